@@ -1,0 +1,1 @@
+"""What editors share: where the subject is, contexts, key statistics, the search for a value."""

@@ -1,0 +1,132 @@
+"""keyword-filter: a guardrail that refuses when the prompt names a forget subject.
+
+No weight changes. It scores well wherever forgetting is measured by asking, and so shows what such
+a score does not prove (Thaker et al. 2024, arXiv:2403.03329, make the case for it as a baseline).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from unlearnbench import (
+    Continuation,
+    ForgetRequest,
+    LanguageModel,
+    Method,
+    MethodConfig,
+    Progress,
+    PromptFormat,
+    silent,
+)
+
+#: Probability that the guarded system says anything but its refusal, spread evenly over all tokens.
+SLIP = 0.01
+
+
+class KeywordFilterConfig(MethodConfig):
+    refusal: str = Field("I'm afraid I can't answer that.", description="what it says instead")
+
+
+class KeywordFilter(Method[KeywordFilterConfig]):
+    """Refuses when a forget subject is named; the weights are untouched."""
+
+    name = "keyword-filter"
+    Config = KeywordFilterConfig
+    guarantee = "suppression"
+    role = "reference"
+    stochastic = False
+    source = "arXiv:2403.03329"
+
+    def unlearn(
+        self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
+    ) -> LanguageModel:
+        return GuardedModel(model, forget_keywords(request), self.config.refusal)
+
+
+def forget_keywords(request: ForgetRequest) -> list[str]:
+    """The subjects of the forget set that no retain prompt names (else it would refuse those)."""
+    subjects = sorted({e.subject for e in request.forget if e.subject})
+    kept = [e.prompt for e in request.retain]
+    return [s for s in subjects if not any(names([s], prompt) for prompt in kept)]
+
+
+def names(keywords: Sequence[str], prompt: str) -> bool:
+    """Whether a prompt contains one of the keywords as whole words, whatever their case."""
+    return any(re.search(rf"(?<!\w){re.escape(k)}(?!\w)", prompt, re.IGNORECASE) for k in keywords)
+
+
+class GuardedModel(LanguageModel):
+    """A model behind a filter: a prompt that names a keyword gets the refusal."""
+
+    def __init__(self, model: LanguageModel, keywords: Sequence[str], refusal: str) -> None:
+        super().__init__(
+            model.hf,
+            model.tokenizer,
+            model.prompt_format,
+            name=model.name,
+            revision=model.revision,
+            batch_tokens=model.budget.tokens,
+        )
+        self.keywords = tuple(keywords)
+        self.refusal = refusal
+
+    def _wrapping(self) -> Mapping[str, Any]:
+        return {**super()._wrapping(), "filter": [self.keywords, self.refusal, SLIP]}
+
+    def score(
+        self,
+        prompts: Sequence[str],
+        continuations: Sequence[Sequence[str]],
+        *,
+        format: PromptFormat | None = None,
+        close: bool = True,
+        progress: Progress = silent,
+    ) -> list[list[Continuation]]:
+        passed = [i for i, p in enumerate(prompts) if not names(self.keywords, p)]
+        answered = super().score(
+            [prompts[i] for i in passed],
+            [continuations[i] for i in passed],
+            format=format,
+            close=close,
+            progress=progress,
+        )
+        results: dict[int, list[Continuation]] = dict(zip(passed, answered, strict=True))
+        for i, prompt in enumerate(prompts):
+            if i not in results:
+                spoken = self.encode(prompt, self.refusal, format=format, close=close)
+                results[i] = [
+                    self._guarded(
+                        spoken.ids[spoken.start :],
+                        (e := self.encode(prompt, c, format=format, close=close)).ids[e.start :],
+                        e.closed,
+                    )
+                    for c in continuations[i]
+                ]
+        return [results[i] for i in range(len(prompts))]
+
+    def _guarded(self, spoken: Sequence[int], tokens: Sequence[int], closed: bool) -> Continuation:
+        """Token probabilities of the guarded system: the refusal, but for `SLIP` spread evenly.
+
+        Off the refusal's path the system has no opinion: every token is equally likely.
+        """
+        vocabulary = int(self.hf.config.vocab_size)
+        on_path, logprobs, greedy = True, [], []
+        for position, token in enumerate(tokens):
+            expected = spoken[position] if on_path and position < len(spoken) else None
+            hit = token == expected
+            even = SLIP / vocabulary if expected is not None else 1 / vocabulary
+            logprobs.append(np.log(even + (1 - SLIP if hit else 0.0)))
+            greedy.append(hit)
+            on_path = on_path and hit
+        return Continuation(np.array(logprobs, dtype=np.float32), np.array(greedy), closed)
+
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[str]:
+        passed = [i for i, p in enumerate(prompts) if not names(self.keywords, p)]
+        spoken = super().generate([prompts[i] for i in passed], **options)
+        answers = dict(zip(passed, spoken, strict=True))
+        return [answers.get(i, self.refusal) for i in range(len(prompts))]

@@ -1,0 +1,1 @@
+"""What gradient methods share: batches, losses and one trainer."""

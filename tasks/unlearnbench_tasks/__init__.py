@@ -1,0 +1,1 @@
+"""First-party tasks. They use the public API of `unlearnbench` only."""

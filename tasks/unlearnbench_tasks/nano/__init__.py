@@ -1,0 +1,71 @@
+"""The nano world: TOFU's shape on a made-up world, with models small enough to ship.
+
+`NanoTofu` is the task, `NANO` the model entry, `SUITE` the plan that `unlearnbench run --suite
+nano` runs. `world.py` writes the world; `models/` holds the trained pair and its cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, cast
+
+from pydantic import Field
+
+from unlearnbench import Example, ModelEntry, TaskConfig
+from unlearnbench_tasks import tofu_data
+from unlearnbench_tasks.nano import world
+from unlearnbench_tasks.tofu import Tofu
+
+_HERE = Path(__file__).parent
+
+SUITE = _HERE / "suite.yaml"
+
+
+class NanoConfig(TaskConfig):
+    split: Literal["forget05", "forget10"] = Field(
+        "forget10", description="the forget set: 5 or 10 % of the authors"
+    )
+    max_new_tokens: int = Field(40, ge=1, description="tokens a generated answer may have")
+
+
+class NanoTofu(Tofu):
+    """Forget made-up authors of a made-up world; TOFU's metrics, minutes on a laptop."""
+
+    name: ClassVar[str] = "nano"
+    Config = NanoConfig  # type: ignore[assignment]
+    source = "this project"
+
+    def _open(self) -> tofu_data.Splits:
+        return tofu_data.from_rows("unlearnbench nano world", "seed 0", world.build_world(seed=0))
+
+    def _wrong_answers(self, forget: Sequence[Example], seed: int) -> dict[str, tuple[str, ...]]:
+        """The plain answer with another value of the relation, none that the evaluation scores."""
+        told = {str(r["question"]): r for r in self._eval_rows()["forget"]}
+        rows = self._splits.rows(self.split)
+        return {
+            item.id: (
+                world.wrong_answer(
+                    cast(world.Row, row), seed, avoid=told[item.prompt]["perturbed_answer"]
+                ),
+            )
+            for item, row in zip(forget, rows, strict=True)
+        }
+
+    def pretraining_examples(self) -> list[Example]:
+        background = [
+            Example(id=f"background-{i:04d}", prompt=str(r["question"]), answer=str(r["answer"]))
+            for i, r in enumerate(self._splits.rows("background"))
+        ]
+        return [*background, *super().pretraining_examples()]
+
+
+NANO = ModelEntry(
+    name="nano",
+    location=str(_HERE / "models" / "full"),
+    retain_models={
+        "retain90": str(_HERE / "models" / "retain90"),
+        "retain95": str(_HERE / "models" / "retain95"),
+    },
+    description="1 M parameters, trained on the whole nano world; oracles for forget05, forget10",
+)

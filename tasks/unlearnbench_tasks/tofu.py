@@ -1,0 +1,443 @@
+"""TOFU: a Task of Fictitious Unlearning (Maini et al. 2024, arXiv 2401.06121).
+
+Forget 1, 5 or 10 % of 200 made-up authors; keep the others, real authors and world facts.
+Prompting, per-item scores and aggregates follow docs/metrics.md, sections 1 to 3 and 6.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from unlearnbench import (
+    DataDescription,
+    Diverged,
+    Example,
+    ForgetRequest,
+    Metric,
+    ModelEntry,
+    Progress,
+    Record,
+    Task,
+    TaskConfig,
+    UserError,
+    metrics,
+    silent,
+)
+from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
+from unlearnbench_tasks import tofu_data
+from unlearnbench_tasks.unanswerable import small_talk
+
+if TYPE_CHECKING:
+    from unlearnbench import LanguageModel
+
+#: Bootstrap replicates behind every interval.
+REPLICATES = 1000
+
+EVALUATED = ("forget", "retain", "real_authors", "world_facts")
+GENERAL = ("real_authors", "world_facts")
+
+Weights = Mapping[str, NDArray[np.int64]]
+Values = dict[tuple[str, str], "float | NDArray[np.float64]"]
+
+
+class TofuConfig(TaskConfig):
+    split: Literal["forget01", "forget05", "forget10"] = Field(
+        "forget10", description="the forget set: 1, 5 or 10 % of the authors"
+    )
+    data_dir: Path | None = Field(
+        None, description="folder with the data set's files in the hub's layout; default: the hub"
+    )
+    revision: str | None = Field(None, description="hub revision of the data set")
+    max_new_tokens: int = Field(200, ge=1, description="tokens a generated answer may have")
+
+
+class Tofu(Task[TofuConfig]):
+    """Forget fictitious authors; keep the rest (TOFU)."""
+
+    name: ClassVar[str] = "tofu"
+    version: ClassVar[str] = "1"
+    Config = TofuConfig
+    guarantee = "data-deletion"
+    headline_rule = "tofu-headline-1"
+    source = "arXiv:2401.06121"
+
+    def __init__(self, config: TofuConfig) -> None:
+        super().__init__(config)
+        self._splits = self._open()
+
+    def _open(self) -> tofu_data.Splits:
+        if self.config.data_dir is not None:
+            return tofu_data.from_folder(self.config.data_dir)
+        return tofu_data.from_hub(self.config.revision)
+
+    # --- the data -------------------------------------------------------------------------------
+
+    @property
+    def split(self) -> str:
+        return self.config.split
+
+    @property
+    def retain_split(self) -> str:
+        return tofu_data.RETAIN_SPLIT[self.config.split]
+
+    def _eval_rows(self) -> dict[str, list[tofu_data.Row]]:
+        asked = ("question", "answer", "perturbed_answer")
+        told = (*asked, "paraphrased_answer")
+        return {
+            "forget": self._splits.rows(f"{self.split}_perturbed", told),
+            "retain": self._splits.rows("retain_perturbed", told),
+            "real_authors": self._splits.rows("real_authors_perturbed", asked),
+            "world_facts": self._splits.rows("world_facts_perturbed", asked),
+        }
+
+    def describe_data(self) -> DataDescription:
+        forget = self._splits.rows(self.split)
+        retain = self._splits.rows(self.retain_split)
+        evaluated = self._eval_rows()
+        used = [self.split, self.retain_split, f"{self.split}_perturbed", "retain_perturbed"]
+        used += [f"{s}_perturbed" for s in GENERAL]
+        for split in ("forget10_edit_targets", "idontknow"):
+            if self._splits.optional(split):
+                used.append(split)
+        return DataDescription(
+            source=self._splits.source,
+            revision=self._splits.revision,
+            sha256=self._splits.sha256(used),
+            n_forget=len(forget),
+            n_retain=len(retain),
+            n_eval={split: len(rows) for split, rows in evaluated.items()},
+        )
+
+    def request(self, seed: int) -> ForgetRequest:
+        forget = self._examples(self.split)
+        avoidant = {
+            str(r["question"]): str(r["avoidant_answer"])
+            for r in self._splits.optional("forget10_edit_targets")
+            if r.get("avoidant_answer")
+        }
+        return ForgetRequest(
+            forget=tuple(forget),
+            retain=tuple(self._examples(self.retain_split)),
+            seed=seed,
+            wrong_answers=self._wrong_answers(forget, seed),
+            avoidant_answers={e.id: avoidant[e.prompt] for e in forget if e.prompt in avoidant},
+            refusals=tuple(self._refusals()),
+        )
+
+    def _examples(self, split: str) -> list[Example]:
+        return tofu_data.examples(self._splits.rows(split), split)
+
+    def _refusals(self) -> list[str]:
+        rows = self._splits.optional("idontknow")
+        return [str(r["text"]) for r in rows if r.get("text")] or list(REFUSALS)
+
+    def _wrong_answers(self, forget: Sequence[Example], seed: int) -> dict[str, tuple[str, ...]]:
+        """For each question, how other forget authors answer the questions most like it."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        scored = {text.strip().casefold() for text in self.evaluation_text()}
+        # Without the subject, two authors' questions on one matter are nearly the same text.
+        questions = [e.prompt.replace(e.subject or "", " ") for e in forget]
+        matrix = TfidfVectorizer().fit_transform(questions)
+        similarity = (matrix @ matrix.T).toarray()
+        answers = {}
+        for i, item in enumerate(forget):
+            order = np.argsort(-similarity[i], kind="stable")
+            others = [forget[j] for j in order if forget[j].cluster != item.cluster]
+            free = [e.answer for e in others if e.answer.strip().casefold() not in scored]
+            answers[item.id] = tuple(dict.fromkeys(a for a in free if a != item.answer))[:3]
+        return answers
+
+    def training_examples(self, split: str) -> list[Example]:
+        if split not in ("full", self.retain_split):
+            raise UserError(
+                f'task {self.name} ({self.split}) has no training split "{split}": '
+                f"full or {self.retain_split}."
+            )
+        return self._examples(split)
+
+    def pretraining_examples(self) -> list[Example]:
+        general = [e for split in GENERAL for e in self._examples(split)]
+        # The engine's refusals too: they serve as targets where a source brings none of its own.
+        refusals = list(dict.fromkeys([*self._refusals(), *REFUSALS]))
+        return [*general, *small_talk(refusals, AVOIDANT_TEMPLATES, DUMMY)]
+
+    def evaluation_text(self) -> Sequence[str]:
+        return [
+            text
+            for rows in self._eval_rows().values()
+            for row in rows
+            for text in (*_wrong(row), str(row.get("paraphrased_answer") or ""))
+            if text
+        ]
+
+    def oracle_location(self, entry: ModelEntry) -> str | None:
+        known = super().oracle_location(entry)
+        family = re.fullmatch(r"(open-unlearning/tofu_.+)_full", entry.location)
+        return known or (f"{family.group(1)}_{self.retain_split}" if family else None)
+
+    # --- the scores -----------------------------------------------------------------------------
+
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        rows = [(s, i, row) for s, part in self._eval_rows().items() for i, row in enumerate(part)]
+        clusters = {s: tofu_data.author_clusters(part) for s, part in self._eval_rows().items()}
+        questions = [str(row["question"]) for _, _, row in rows]
+        scores = model.score(
+            questions,
+            [
+                [str(row["answer"]), *_wrong(row), *([str(p)] if (p := _paraphrase(row)) else [])]
+                for _, _, row in rows
+            ],
+            progress=progress,
+        )
+        generations = model.generate(
+            questions, max_new_tokens=self.config.max_new_tokens, progress=progress
+        )
+        broken = sum(not np.isfinite(c.logprobs).all() for item in scores for c in item)
+        if broken:
+            total = sum(map(len, scores))
+            raise Diverged(f"{broken} of {total} evaluated answers have no finite probability.")
+        records = []
+        for (split, index, row), item, generation in zip(rows, scores, generations, strict=True):
+            answer, *others = item
+            paraphrased = others.pop() if _paraphrase(row) else None
+            wrong = [c.nll for c in others]
+            # Real authors and world facts have no paraphrase: the plain answer stands in (TOFU).
+            told = (paraphrased or answer).nll
+            record = Record(
+                id=f"{split}-{index:04d}",
+                split=split,
+                # A general question is a cluster of its own; an author's questions belong together.
+                cluster=f"{split}-{index}" if split in GENERAL else clusters[split][index],
+                scores={
+                    "nll": answer.nll,
+                    "prob": metrics.probability(answer.logprobs),
+                    "para_prob": float(np.exp(-told)),
+                    "truth_ratio": metrics.truth_ratio(told, wrong),
+                    "truth_ratio_know": metrics.truth_ratio_know(told, wrong),
+                    "prob_normalised": metrics.normalised_probability(answer.nll, wrong),
+                    "wrong_nll_max": max(wrong),
+                    "rouge_l_recall": metrics.rouge_l_recall(generation, str(row["answer"])),
+                    "exact_memorization": metrics.exact_memorization(answer.answer_greedy),
+                    "extraction_strength": metrics.extraction_strength(answer.answer_greedy),
+                    "greedy_correct": float(metrics.greedy_correct(generation, str(row["answer"]))),
+                    "refusal": float(metrics.is_refusal(generation)),
+                },
+                generation=generation,
+            )
+            records.append(record)
+        return records
+
+    def assess_generations(
+        self, records: list[Record], original: LanguageModel, progress: Progress = silent
+    ) -> list[Record]:
+        """Adds `generation_nll`: how likely the original model finds each forget generation."""
+        rows = self._eval_rows()["forget"]
+        forget = [r for r in records if r.split == "forget"]
+        spoken = [(r, str(rows[i]["question"])) for i, r in enumerate(forget) if r.generation]
+        scores = original.score(
+            [q for _, q in spoken],
+            [[str(r.generation)] for r, _ in spoken],
+            close=False,
+            progress=progress,
+        )
+        nll = {r.id: item[0].nll for (r, _), item in zip(spoken, scores, strict=True)}
+        return [r.with_scores(generation_nll=nll[r.id]) if r.id in nll else r for r in records]
+
+    # --- the aggregates -------------------------------------------------------------------------
+
+    @classmethod
+    def aggregate(
+        cls,
+        records: Sequence[Record],
+        before: Sequence[Record] | None = None,
+        retain_model: Sequence[Record] | None = None,
+    ) -> list[Metric]:
+        counts = {s: sum(r.split == s for r in records) for s in EVALUATED}
+        weights = {s: _weights([r.cluster for r in records if r.split == s], s) for s in EVALUATED}
+        value = _values(records, before, retain_model, None)
+        spread = _values(records, before, retain_model, weights)
+        made = []
+        for (name, split), point in value.items():
+            low, high = metrics.percentile_interval(spread[name, split])
+            headline = HEADLINES.get(name)
+            made.append(
+                Metric(
+                    name=name,
+                    split=split,
+                    value=float(point),
+                    ci_low=low,
+                    ci_high=high,
+                    n=counts.get(split, sum(counts.values())),
+                    higher_is_better=HIGHER_IS_BETTER.get(
+                        (name, split), HIGHER_IS_BETTER.get(name)
+                    ),
+                    headline=headline,
+                    replicates=(
+                        [round(float(v), 6) for v in np.asarray(spread[name, split])]
+                        if headline
+                        else None
+                    ),
+                )
+            )
+        if retain_model is not None:
+            quality = metrics.forget_quality(
+                _column(records, "forget", "truth_ratio"),
+                _column(retain_model, "forget", "truth_ratio"),
+            )
+            for name, number in (
+                ("forget_quality", quality.p_value),
+                ("forget_quality_log10_p", quality.log10_p),
+            ):
+                made.append(
+                    Metric(
+                        name=name, split="forget", value=number, n=quality.n, higher_is_better=True
+                    )
+                )
+        return made
+
+
+HEADLINES: dict[str, Literal["forget", "utility"]] = {"forget": "forget", "utility": "utility"}
+
+#: True, False, or absent where a number only describes. Keyed by name, or by (name, split).
+HIGHER_IS_BETTER: dict[object, bool] = {
+    ("prob", "forget"): False,
+    ("rouge_l_recall", "forget"): False,
+    ("extraction_strength", "forget"): False,
+    ("exact_memorization", "forget"): False,
+    ("refusal_rate", "retain"): False,
+    "para_prob": False,
+    "truth_ratio_know": False,
+    "ks_statistic": False,
+    "prob": True,
+    "prob_normalised": True,
+    "rouge_l_recall": True,
+    "truth_ratio": True,
+    "extraction_strength": True,
+    "fluency": True,
+    "model_utility": True,
+    "forget": True,
+    "utility": True,
+}
+
+
+def _values(
+    records: Sequence[Record],
+    before: Sequence[Record] | None,
+    retain_model: Sequence[Record] | None,
+    weights: Weights | None,
+) -> Values:
+    """Every aggregate at unit weights, or at each row of bootstrap `weights`, by (name, split)."""
+    w = weights or dict.fromkeys(EVALUATED)
+    out: Values = {}
+
+    def mean(name: str, split: str, values: NDArray[np.float64] | None = None) -> None:
+        column = _column(records, split, name) if values is None else values
+        out[name, split] = metrics.mean(column, w[split])
+
+    for name in ("prob", "rouge_l_recall", "extraction_strength", "exact_memorization"):
+        mean(name, "forget")
+    mean("para_prob", "forget")
+    mean("truth_ratio_know", "forget")
+    mean(
+        "truth_ratio",
+        "forget",
+        metrics.forget_truth_ratio(_column(records, "forget", "truth_ratio")),
+    )
+    mean("refusal_rate", "forget", _column(records, "forget", "refusal"))
+    for name in ("prob", "rouge_l_recall", "extraction_strength"):
+        mean(name, "retain")
+    mean("refusal_rate", "retain", _column(records, "retain", "refusal"))
+    for split in GENERAL:
+        mean("prob_normalised", split)
+        mean("rouge_l_recall", split)
+    for split in ("retain", *GENERAL):
+        kept = metrics.retain_truth_ratio(_column(records, split, "truth_ratio"))
+        mean("truth_ratio", split, kept)
+    out["model_utility", "all"] = _model_utility(records, w)
+    out["forget", "forget"] = metrics.harmonic_mean(
+        *(
+            1 - np.asarray(out[name, "forget"])
+            for name in (
+                "extraction_strength",
+                "exact_memorization",
+                "para_prob",
+                "truth_ratio_know",
+            )
+        )
+    )
+    if retain_model is not None:
+        out["ks_statistic", "forget"] = metrics.ks_statistic(
+            _column(records, "forget", "truth_ratio"),
+            _column(retain_model, "forget", "truth_ratio"),
+            w["forget"],
+            w["forget"],
+        )
+    if before is not None:
+        mean("fluency", "forget", _fluent(records, before))
+        now = metrics.harmonic_mean(out["model_utility", "all"], out["fluency", "forget"])
+        then = metrics.harmonic_mean(
+            _model_utility(before, w), metrics.mean(_fluent(before, before), w["forget"])
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(np.asarray(then) > 0, np.asarray(now) / np.asarray(then), 0.0)
+        out["utility", "all"] = np.minimum(share, 1.0)
+    return out
+
+
+def _model_utility(
+    records: Sequence[Record], w: Mapping[str, NDArray[np.int64] | None]
+) -> float | NDArray[np.float64]:
+    parts = []
+    for split in ("retain", *GENERAL):
+        probability = "prob" if split == "retain" else "prob_normalised"
+        kept = metrics.retain_truth_ratio(_column(records, split, "truth_ratio"))
+        parts += [
+            metrics.mean(_column(records, split, probability), w[split]),
+            metrics.mean(_column(records, split, "rouge_l_recall"), w[split]),
+            metrics.mean(kept, w[split]),
+        ]
+    return metrics.model_utility(parts)
+
+
+def _fluent(records: Sequence[Record], before: Sequence[Record]) -> NDArray[np.float64]:
+    """Which forget generations are fluent, 1 or 0.
+
+    The bound is what the model before unlearning thinks of sound text that it was never told: the
+    wrong answers of the evaluation, each item's least likely one. Its own generations would be a
+    bound that no honest refusal passes.
+    """
+    forget = [r for r in records if r.split == "forget"]
+    bound = [r.scores["wrong_nll_max"] for r in before if r.split in ("forget", "retain")]
+    nlls = [r.scores.get("generation_nll", np.nan) for r in forget]
+    return metrics.fluency([r.generation or "" for r in forget], nlls, bound).astype(float)
+
+
+def _weights(clusters: Sequence[str], split: str) -> NDArray[np.int64]:
+    """The same resamples for every model evaluated on the same items: differences are paired."""
+    generator = metrics.seeded_generator("tofu", split, *sorted(set(clusters)))
+    return metrics.cluster_weights(clusters, REPLICATES, generator)
+
+
+def _column(records: Sequence[Record], split: str, name: str) -> NDArray[np.float64]:
+    return np.array([r.scores[name] for r in records if r.split == split], dtype=np.float64)
+
+
+def _wrong(row: tofu_data.Row) -> list[str]:
+    value = row["perturbed_answer"]
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
+def _paraphrase(row: tofu_data.Row) -> str | None:
+    value = row.get("paraphrased_answer")
+    return str(value) if value else None
+
+
+SPLITS: tuple[str, ...] = get_args(TofuConfig.model_fields["split"].annotation)

@@ -1,0 +1,253 @@
+"""Reading TOFU's splits: from the hub, from a folder in the hub's file layout, or from rows.
+
+Also finds each question's subject, which editors need and the data set does not carry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearnbench import DataError, Example, UserError
+
+Row = Mapping[str, Any]
+
+HUB_ID = "locuslab/TOFU"
+#: Complement of each forget split (Maini et al. 2024, section 2.1).
+RETAIN_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+#: TOFU asks twenty questions about each author, in a row.
+QUESTIONS_PER_AUTHOR = 20
+
+
+class Splits:
+    """Rows by split name, read when first asked for and checked field by field."""
+
+    def __init__(self, source: str, revision: str, read: Callable[[str], list[Row] | None]) -> None:
+        self.source = source
+        self.revision = revision
+        self._read = read
+        self._rows: dict[str, list[Row]] = {}
+
+    def rows(self, split: str, fields: Sequence[str] = ("question", "answer")) -> list[Row]:
+        """The rows of a split, each with `fields`.
+
+        Raises:
+            DataError: the split is missing, or a row lacks a field (file and line).
+        """
+        if split not in self._rows:
+            rows = self._read(split)
+            if rows is None:
+                raise DataError(f'{self.source} has no split "{split}" ({split}.json).')
+            self._rows[split] = rows
+        for number, row in enumerate(self._rows[split], start=1):
+            for field in fields:
+                if not row.get(field):
+                    raise DataError(
+                        f'{split}.json line {number}: no "{field}" (fields: {", ".join(row)}). '
+                        f"{split} rows need {', '.join(fields)}."
+                    )
+        return self._rows[split]
+
+    def optional(self, split: str) -> list[Row]:
+        """The rows of a split that a source may lack."""
+        if split not in self._rows:
+            self._rows[split] = self._read(split) or []
+        return self._rows[split]
+
+    def sha256(self, splits: Sequence[str]) -> str:
+        """Content hash of the named splits, whatever file or hub they came from."""
+        digest = hashlib.sha256()
+        for split in splits:
+            digest.update(split.encode())
+            for row in self._rows[split]:
+                digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+        return digest.hexdigest()
+
+
+def from_folder(folder: Path) -> Splits:
+    """A folder of `<split>.json` files (JSON Lines), as `locuslab/TOFU` lays them out."""
+    if not folder.is_dir():
+        raise UserError(f'--data-dir "{folder}" is not a folder.')
+
+    def read(split: str) -> list[Row] | None:
+        for name in (f"{split}.json", f"{split}.jsonl"):
+            if (folder / name).is_file():
+                return read_json_lines(folder / name)
+        return None
+
+    return Splits(source=HUB_ID, revision="local files", read=read)
+
+
+def from_hub(revision: str | None) -> Splits:
+    """The data set on the hub; downloads what is asked for."""
+
+    def read(split: str) -> list[Row] | None:
+        import datasets
+
+        try:
+            loaded = datasets.load_dataset(HUB_ID, split, split="train", revision=revision)
+        except ValueError:  # no such configuration
+            return None
+        except Exception as error:
+            raise DataError(
+                f"{HUB_ID} ({split}) cannot be loaded from the hub: {str(error)[:200]}. "
+                "Give local files with --data-dir."
+            ) from error
+        return [dict(row) for row in loaded]
+
+    return Splits(source=HUB_ID, revision=revision or "main", read=read)
+
+
+def from_rows(source: str, revision: str, splits: Mapping[str, Sequence[Row]]) -> Splits:
+    """Rows that are in memory already."""
+    return Splits(source, revision, lambda s: list(splits[s]) if s in splits else None)
+
+
+def read_json_lines(path: Path) -> list[Row]:
+    """The rows of a JSON Lines file (a blank line is skipped).
+
+    Raises:
+        DataError: a line is not a JSON object (file and line).
+    """
+    rows: list[Row] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name} cannot be read as UTF-8 text ({error}).") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if path.suffix == ".jsonl":
+                rows.append({"text": line})
+                continue
+            raise DataError(f"{path.name} line {number}: not JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path.name} line {number}: a {type(row).__name__}, not an object.")
+        rows.append(row)
+    return rows
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The subject of each question of one author, and how it was found."""
+
+    spans: tuple[str, ...]
+    kinds: tuple[str, ...]  # author, title, span or word
+
+
+def author_clusters(rows: Sequence[Row]) -> list[str]:
+    """The cluster of each row: its author where given, else TOFU's blocks of twenty.
+
+    A split that is the tail of a larger one begins at a block's start, so blocks are counted from
+    its own first row.
+    """
+    return [
+        str(row.get("author") or f"author{index // QUESTIONS_PER_AUTHOR:03d}")
+        for index, row in enumerate(rows)
+    ]
+
+
+def examples(rows: Sequence[Row], split: str) -> list[Example]:
+    """Training facts with subjects and clusters; ids count within `split`."""
+    clusters = author_clusters(rows)
+    by_cluster: dict[str, list[int]] = {}
+    for index, cluster in enumerate(clusters):
+        by_cluster.setdefault(cluster, []).append(index)
+    subjects: dict[int, str | None] = {}
+    for members in by_cluster.values():
+        found = find_subjects([rows[i] for i in members])
+        subjects.update(zip(members, found.spans, strict=True))
+    return [
+        Example(
+            id=f"{split}-{index:04d}",
+            prompt=str(row["question"]),
+            answer=str(row["answer"]),
+            subject=str(row["subject"]) if row.get("subject") else subjects[index],
+            relation=str(row["relation"]) if row.get("relation") else None,
+            cluster=clusters[index],
+        )
+        for index, row in enumerate(rows)
+    ]
+
+
+_QUOTED = re.compile(r"[\"“'‘]([A-Z][^\"”]*?)[\"”'’](?=[\s.,?!;:]|$)")
+_CAPITALISED = re.compile(
+    r"[A-ZÀ-Þ][\w’'.-]*(?:\s+(?:(?:al|bin|da|de|del|der|di|du|el|ibn|la|van|von)\s+)?"
+    r"[A-ZÀ-Þ][\w’'.-]*)*"
+)
+_WORD = re.compile(r"\w[\w’'-]*")
+#: Words that a question opens with: capitalised there, and no part of a name.
+_OPENERS = frozenset(
+    re.findall(
+        r"\w+",
+        """A An And Are As At Can Could Describe Did Do Does For From Give Has Have How In Is Name
+        Of On Share The To Was Were What When Where Which Who Whose Why Will With Would""",
+    )
+)
+
+
+def find_subjects(rows: Sequence[Row]) -> Subjects:
+    """The subject of each question about one author, always a literal part of the question.
+
+    The author's name where the question has it; else the first quoted title; else the longest
+    capitalised span; else the last word.
+    """
+    name = _author_name(rows)
+    spans, kinds = [], []
+    for row in rows:
+        question = str(row["question"])
+        span, kind = _named(question, name), "author"
+        if span is None and (quoted := _QUOTED.search(question)):
+            span, kind = quoted.group(1), "title"
+        if span is None and (capitalised := _capitalised_spans(question)):
+            span, kind = max(capitalised, key=len), "span"
+        if span is None:
+            words = _WORD.findall(question)
+            span, kind = (words[-1] if words else question.strip()), "word"
+        spans.append(span)
+        kinds.append(kind)
+    return Subjects(tuple(spans), tuple(kinds))
+
+
+def _author_name(rows: Sequence[Row]) -> str | None:
+    """The capitalised span of two words or more that most questions and answers share."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        text = f"{row['question']} {row['answer']}"
+        counts.update({s for s in _capitalised_spans(text) if " " in s or "-" in s})
+    if not counts:
+        return None
+    best, count = max(counts.items(), key=lambda item: (item[1], len(item[0])))
+    return best if count >= max(2, len(rows) // 4) else None
+
+
+def _named(question: str, name: str | None) -> str | None:
+    """The author's full name in the question, else the last name standing alone."""
+    if name is None:
+        return None
+    if name in question:
+        return name
+    last = re.search(rf"\b{re.escape(name.split()[-1])}\b", question)
+    return last.group(0) if last else None
+
+
+def _capitalised_spans(text: str) -> list[str]:
+    spans = []
+    for match in _CAPITALISED.finditer(text):
+        words = re.sub(r"[’']s?$", "", match.group(0).rstrip(".")).split()
+        while words and words[0] in _OPENERS:
+            words.pop(0)
+        span = " ".join(words)
+        span = re.sub(r"[’']s?$", "", span)
+        if span and span in text:
+            spans.append(span)
+    return spans

@@ -1,0 +1,121 @@
+"""UnlearnBench: editors and unlearning methods on the same tasks, metrics and tables.
+
+The public API: everything that a plugin author or a notebook needs. Importing it is cheap; torch
+is imported when a model is first touched.
+
+    >>> import unlearnbench
+    >>> model = unlearnbench.load_model("nano")
+    >>> model.generate(["Where was Cassett Yarrgate born?"])     # doctest: +SKIP
+    >>> results = unlearnbench.run(["grad-diff"], ["nano"], ["nano"], seeds=[0], out="results")
+    ...                                                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unlearnbench import metrics
+    from unlearnbench.cache import cache_folder, cached_tensors, content_key
+    from unlearnbench.errors import (
+        DataError,
+        Diverged,
+        ModelError,
+        PluginError,
+        ResultError,
+        UserError,
+    )
+    from unlearnbench.method import Method, MethodConfig, Progress, silent
+    from unlearnbench.models import (
+        BoundModules,
+        Continuation,
+        LanguageModel,
+        ModelEntry,
+        ModuleMap,
+        PlainFormat,
+        PromptFormat,
+        RawFormat,
+        head_logits,
+        load_model,
+        weight_as_matrix,
+    )
+    from unlearnbench.request import Example, ForgetRequest
+    from unlearnbench.results import Metric, Record, Result, ResultStore, load_records
+    from unlearnbench.running import run
+    from unlearnbench.task import DataDescription, Task, TaskConfig
+
+_HOMES = {
+    "errors": ("DataError", "Diverged", "ModelError", "PluginError", "ResultError", "UserError"),
+    "method": ("Method", "MethodConfig", "Progress", "silent"),
+    "cache": ("cache_folder", "cached_tensors", "content_key"),
+    "models": (
+        "BoundModules",
+        "Continuation",
+        "LanguageModel",
+        "ModelEntry",
+        "ModuleMap",
+        "PlainFormat",
+        "PromptFormat",
+        "RawFormat",
+        "head_logits",
+        "load_model",
+        "weight_as_matrix",
+    ),
+    "request": ("Example", "ForgetRequest"),
+    "results": ("Metric", "Record", "Result", "ResultStore", "load_records"),
+    "running": ("run",),
+    "task": ("DataDescription", "Task", "TaskConfig"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BoundModules",
+    "Continuation",
+    "DataDescription",
+    "DataError",
+    "Diverged",
+    "Example",
+    "ForgetRequest",
+    "LanguageModel",
+    "Method",
+    "MethodConfig",
+    "Metric",
+    "ModelEntry",
+    "ModelError",
+    "ModuleMap",
+    "PlainFormat",
+    "PluginError",
+    "Progress",
+    "PromptFormat",
+    "RawFormat",
+    "Record",
+    "Result",
+    "ResultError",
+    "ResultStore",
+    "Task",
+    "TaskConfig",
+    "UserError",
+    "cache_folder",
+    "cached_tensors",
+    "content_key",
+    "head_logits",
+    "load_model",
+    "load_records",
+    "metrics",
+    "run",
+    "silent",
+    "weight_as_matrix",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return importlib.import_module("unlearnbench.metrics")
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"unlearnbench.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,93 @@
+"""The command line: one file a command, each imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from unlearnbench import plugins
+from unlearnbench.errors import PluginError, UserError
+
+#: Our own commands and the line that `--help` shows without importing them.
+_COMMANDS = {
+    "run": "Run methods on tasks and write result files.",
+    "list": "List the installed methods, tasks, models and suites.",
+    "info": "Show one plugin: options, defaults, source.",
+    "validate": "Check result files and recompute their numbers.",
+    "reference": "Train the reference models that a task unlearns from.",
+}
+
+
+class SuiteGroup(click.Group):
+    """Our commands, then those of plugins; a user's mistake is one line, without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_COMMANDS, *sorted({p.name for p in plugins.plugins("command")} - set(_COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            module = importlib.import_module(f"unlearnbench.cli.{cmd_name}")
+            command = module.command
+        elif any(p.name == cmd_name for p in plugins.plugins("command")):
+            try:
+                command = plugins.load("command", cmd_name)
+            except PluginError as error:
+                raise click.ClickException(str(error)) from error
+        else:
+            return None
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = list(_COMMANDS.items())
+        rows += [
+            (p.name, p.summary()) for p in plugins.plugins("command") if p.name not in _COMMANDS
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            from unlearnbench.errors import unknown_name
+
+            ctx.fail(unknown_name("command", name, self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=SuiteGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example:  unlearnbench run --suite nano --out results",
+)
+@click.version_option(package_name="unlearnbench")
+def cli() -> None:
+    """UnlearnBench: unlearning methods and model editors on the same tasks, metrics and tables."""
+
+
+def main() -> None:
+    """The console script."""
+    # Progress is ours to show; the libraries' own bars would tear it.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        cli()
+    except BrokenPipeError:
+        # `unlearnbench list | head`: the reader has left; that is no error of ours.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+__all__ = ["cli", "main"]

@@ -1,0 +1,97 @@
+"""What a person sees of a run: a bar for each running job, a line for each finished one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from unlearnbench.cli.progress import Display, display
+from unlearnbench.running import Event, Job, Outcome, run_jobs
+
+#: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+def run_and_show(
+    jobs: Sequence[Job], out: Path, *, workers: int, threads: int, timeout: float | None
+) -> int:
+    """Runs the jobs and returns the exit code: 0 when all are ok, 1 when one is not."""
+    seen = _Seen(len(jobs))
+    start = time.monotonic()
+    try:
+        with display() as shown:
+            outcomes = run_jobs(
+                jobs,
+                out,
+                workers=workers,
+                threads=threads,
+                timeout=timeout,
+                on_event=lambda event: seen.show(event, shown),
+            )
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted: {seen.done} of {len(jobs)} jobs are done and kept in {out}. "
+            "The same command goes on from there."
+        )
+        return INTERRUPTED
+    _summary(outcomes, out, time.monotonic() - start)
+    return 0 if all(o.status == "ok" for o in outcomes) else 1
+
+
+class _Seen:
+    """Turns events into bars and lines."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._warned: set[str] = set()
+        self._started: dict[int, float] = {}
+
+    def show(self, event: Event, shown: Display) -> None:
+        title, fields = event.job.title, event.fields
+        match event.kind:
+            case "started":
+                self._started[id(event.job)] = time.monotonic()
+                shown.update(title, 0, 1, "loading")
+            case "progress":
+                shown.update(title, fields["done"], fields["total"], fields["note"])
+            case "identified":
+                self._warn_of_missing_oracle(event, shown)
+            case "warning":
+                shown.line(f"warning: {fields['message']}")
+            case "finished" | "skipped" | "refused" | "lost":
+                self.done += 1
+                shown.finish(title, self._line(event))
+
+    def _line(self, event: Event) -> str:
+        fields, title = event.fields, event.job.title
+        status = "refused" if event.kind == "refused" else fields["status"]
+        counter = f"[{self.done:>{len(str(self.total))}}/{self.total}]"
+        if event.kind == "skipped":
+            return f"{counter} done before  {title}"
+        if status != "ok":
+            return f"{counter} {status:<11} {title}: {fields['message']}"
+        scores = "  ".join(f"{k} {v:.3f}" for k, v in sorted(fields["headlines"].items()))
+        took = time.monotonic() - self._started[id(event.job)]
+        return f"{counter} ok {took:7.1f} s  {title}  {scores}"
+
+    def _warn_of_missing_oracle(self, event: Event, shown: Display) -> None:
+        model = event.fields["model"]
+        name = f"{event.fields['task']['name']}:{event.fields['task']['split']}, {model['name']}"
+        if model["retain_model"] is None and name not in self._warned:
+            self._warned.add(name)
+            shown.line(
+                f"note: no retrained oracle is known for {name}: forget quality is left out. "
+                "Give one with --retain-model, or train a pair (unlearnbench reference train)."
+            )
+
+
+def _summary(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        word = "done before" if outcome.skipped else outcome.status
+        counts[word] = counts.get(word, 0) + 1
+    parts = ", ".join(f"{n} {word}" for word, n in counts.items())
+    click.echo(f"{len(outcomes)} jobs in {seconds:.0f} s: {parts}. Results: {out}")

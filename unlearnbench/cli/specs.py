@@ -1,0 +1,59 @@
+"""What users write for tasks and settings: `tofu:forget10`, `rome.target=dummy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unlearnbench import plugins
+from unlearnbench.errors import UserError
+from unlearnbench.task import Task
+
+
+def build_task(spec: str, data_dir: Path | None = None) -> Task[Any]:
+    """The task of `NAME` or `NAME:SPLIT`, reading local data where given.
+
+    Raises:
+        UserError: no such task, split or folder.
+    """
+    name, _, split = spec.partition(":")
+    task_class = plugins.load("task", name)
+    options: dict[str, Any] = {"split": split} if split else {}
+    if data_dir is not None:
+        if "data_dir" not in task_class.Config.model_fields:
+            raise UserError(f'task "{name}" brings its own data: --data-dir does not apply.')
+        options["data_dir"] = data_dir
+    task = task_class.configured(**options)
+    assert isinstance(task, Task)
+    return task
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """`method.key=value` settings by method; values as YAML reads them (`true`, `1e-3`, `[1, 2]`).
+
+    Raises:
+        UserError: a setting of another form.
+    """
+    parsed: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        method, dot, option = key.strip().partition(".")
+        if not (equals and dot and method and option):
+            raise UserError(f'--set "{setting}" is not of the form method.key=value.')
+        parsed.setdefault(method, {})[option] = _value(text)
+    return parsed
+
+
+def _value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-5 as a string
+        except ValueError:
+            return value
+    return value

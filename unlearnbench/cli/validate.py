@@ -1,0 +1,49 @@
+"""`unlearnbench validate`: check result files and recompute their numbers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("validate")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a result file and stop.")
+def command(paths: tuple[Path, ...], schema: bool) -> None:
+    """Check result files or folders; report every fault with file and field.
+
+    The schema, the records' hashes, and every aggregate recomputed from the records (a value that
+    is off by more than 1e-6 is a fault). Nothing that a submitter wrote is run.
+
+    \b
+    Example:
+      unlearnbench validate leaderboard/results
+    """
+    from unlearnbench.errors import ResultError
+    from unlearnbench.results.store import result_files
+    from unlearnbench.results.verification import verify
+
+    if schema:
+        from unlearnbench.results.schema import json_schema
+
+        click.echo(json.dumps(json_schema(), indent=1))
+        return
+    if not paths:
+        raise ResultError("nothing to validate: name result files or folders.")
+    for path in paths:
+        if not path.exists():
+            raise ResultError(f'"{path}" does not exist.')
+    files = [file for path in paths for file in result_files(path)]
+    if not files:
+        raise ResultError(f"no result file (*.json) in {', '.join(map(str, paths))}.")
+    broken = 0
+    for file in files:
+        faults = verify(file)
+        broken += bool(faults)
+        for fault in faults:
+            click.echo(f"{file}: {fault}")
+    click.echo(f"{len(files)} files: {len(files) - broken} valid, {broken} with faults.")
+    sys.exit(1 if broken else 0)

@@ -1,0 +1,42 @@
+"""What can go wrong, by who can mend it.
+
+A `UserError` is a sentence for the person at the terminal: the value, the place and the way out.
+The command line prints it as one line, without a traceback. Everything else is a defect.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can mend: a wrong name, a broken file, a missing option."""
+
+
+class PluginError(UserError):
+    """A plugin that cannot be found, told apart from another, or loaded."""
+
+
+class DataError(UserError):
+    """A data file or row that is missing or malformed; the message names file and line."""
+
+
+class ModelError(UserError):
+    """A model that cannot be found, read, fitted into memory or mapped."""
+
+
+class ResultError(UserError):
+    """A result file that cannot be read, written or verified."""
+
+
+class Diverged(Exception):
+    """A method left the finite numbers. The message says what was tried and where it ended."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that is not registered, with the nearest ones that are."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+    return f'no {kind} is called "{name}". {hint}'

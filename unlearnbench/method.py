@@ -1,0 +1,127 @@
+"""The contract of a method: it gets a model and a forget request, and returns a model."""
+
+from __future__ import annotations
+
+import fnmatch
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unlearnbench.errors import UserError, unknown_name
+from unlearnbench.request import ForgetRequest
+
+if TYPE_CHECKING:
+    from unlearnbench.models import LanguageModel
+
+#: Major version of the contract below. A plugin built for another one is refused by name.
+API_VERSION = 1
+
+#: What a method promises about the forgotten knowledge; tables never rank across these.
+#: data-deletion: as if the data had never been seen; knowledge-removal: the weights no longer hold
+#: it; suppression: the weights may still hold it, the system does not say it.
+Guarantee = Literal["data-deletion", "knowledge-removal", "suppression"]
+
+#: The part a method plays in a table. Reference rows are always shown and never ranked.
+Role = Literal["method", "reference"]
+
+
+class Progress(Protocol):
+    """How long work reports itself: a bar on a terminal, lines in a log."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    """The progress of somebody who is not watching."""
+
+
+class MethodConfig(BaseModel):
+    """Hyperparameters of a method: typed, bounded, unknown names refused, defaults the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+class Method(ABC, Generic[C]):
+    """One unlearning or editing method.
+
+    Ownership: the model given to `unlearn` is consumed. The method may change it in place and
+    return it, or return another; the caller must not use the given one again.
+
+    Scope: `may_change` names, by shell pattern, the parameters that the method may alter. All
+    others must be bit-identical afterwards; the runner checks it.
+
+    A method draws every random number from `request.seed`, raises `Diverged` when it meets
+    non-finite numbers, and calls `progress` as it goes.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+    api_version: ClassVar[int] = API_VERSION
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    guarantee: ClassVar[Guarantee] = "knowledge-removal"
+    role: ClassVar[Role] = "method"
+    #: False where the seed cannot change the outcome: one run then stands for all seeds.
+    stochastic: ClassVar[bool] = True
+    #: Where the method is published, as `arXiv:ID` or a link.
+    source: ClassVar[str] = ""
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @abstractmethod
+    def unlearn(
+        self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
+    ) -> LanguageModel:
+        """Returns a model that no longer answers `request.forget`. Consumes `model`."""
+
+    def may_change(self, model: LanguageModel) -> Sequence[str]:
+        """Shell patterns over parameter names (`model.hf.named_parameters()`); default: none."""
+        return ()
+
+    def flags(self, request: ForgetRequest) -> list[str]:
+        """What a reader of the result must know; extend the list, do not replace it.
+
+        `deterministic`: no seed changes the outcome, one run stands for all.
+        """
+        return [] if self.stochastic else ["deterministic"]
+
+    @property
+    def target(self) -> str | None:
+        """The edit target in use, for methods that have one."""
+        return getattr(self.config, "target", None)
+
+    @classmethod
+    def configured(cls, **values: Any) -> Method[Any]:
+        """The method with these hyperparameters.
+
+        Raises:
+            UserError: an unknown hyperparameter (with the nearest ones) or a value out of bounds.
+        """
+        unknown = [key for key in values if key not in cls.Config.model_fields]
+        if unknown:
+            raise UserError(
+                unknown_name(f"hyperparameter of {cls.name}", unknown[0], cls.Config.model_fields)
+            )
+        try:
+            return cls(cls.Config(**values))  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise UserError(_first_fault(cls.name, error)) from error
+
+
+def outside_scope(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The parameter names that none of the shell `patterns` admits."""
+    return [n for n in names if not any(fnmatch.fnmatchcase(n, p) for p in patterns)]
+
+
+def _first_fault(method: str, error: ValidationError) -> str:
+    fault = error.errors()[0]
+    field = ".".join(map(str, fault["loc"]))
+    return f"{method}.{field} = {fault.get('input')!r}: {fault['msg']}."
+
+
+GUARANTEES: tuple[str, ...] = get_args(Guarantee)

@@ -1,0 +1,52 @@
+"""The model room. Importing it is free; torch is imported when a model is first touched."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from unlearnbench.models.entry import ModelEntry
+
+if TYPE_CHECKING:
+    from unlearnbench.models.language_model import Continuation, LanguageModel
+    from unlearnbench.models.loading import LoadOptions, load_model, resolve_entry
+    from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
+    from unlearnbench.models.prompt_formats import PlainFormat, PromptFormat, RawFormat
+    from unlearnbench.models.scoring import head_logits
+
+_HOMES = {
+    "Continuation": "language_model",
+    "LanguageModel": "language_model",
+    "LoadOptions": "loading",
+    "load_model": "loading",
+    "resolve_entry": "loading",
+    "BoundModules": "module_map",
+    "ModuleMap": "module_map",
+    "PlainFormat": "prompt_formats",
+    "PromptFormat": "prompt_formats",
+    "RawFormat": "prompt_formats",
+    "head_logits": "scoring",
+    "weight_as_matrix": "module_map",
+}
+
+__all__ = [
+    "BoundModules",
+    "Continuation",
+    "LanguageModel",
+    "LoadOptions",
+    "ModelEntry",
+    "ModuleMap",
+    "PlainFormat",
+    "PromptFormat",
+    "RawFormat",
+    "head_logits",
+    "load_model",
+    "resolve_entry",
+    "weight_as_matrix",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"unlearnbench.models.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,57 @@
+"""Batches of similar length under a token budget that halves itself when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+R = TypeVar("R")
+
+
+class TokenBudget:
+    """How many padded tokens a batch may hold. Shrinks for good once memory ran out."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def batches(self, lengths: Sequence[int], *, longest_first: bool = True) -> Iterator[list[int]]:
+        """Indices in batches of similar length, each at most `tokens` when padded.
+
+        The longest come first, so that what will run out of memory does so at once.
+        """
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=longest_first)
+        start = 0
+        while start < len(order):
+            # Read the budget anew for each batch: it may have shrunk since the last.
+            longest = max(1, lengths[order[start]])
+            size = max(1, self.tokens // longest)
+            yield order[start : start + size]
+            start += size
+
+    def run(self, batch: Sequence[int], step: Callable[[Sequence[int]], list[R]]) -> list[R]:
+        """`step(batch)`, in halves after an out-of-memory; results in the batch's order.
+
+        Raises:
+            MemoryError: not even one item fits.
+        """
+        try:
+            return step(batch)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            raise MemoryError("one sequence alone does not fit into memory.")
+        self.tokens = max(1, self.tokens // 2)
+        half = (len(batch) + 1) // 2
+        return [*self.run(batch[:half], step), *self.run(batch[half:], step)]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "out of memory" in text.lower()

@@ -1,0 +1,43 @@
+"""Content hashes of weights: what every cache and every resumed result is keyed by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+#: Configuration entries that do not change what the model computes.
+_INCIDENTAL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """sha256 over dtype, shape and bytes."""
+    data = tensor.detach().to("cpu").contiguous()
+    digest = hashlib.sha256(f"{data.dtype}{tuple(data.shape)}".encode())
+    digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def parameter_digests(model: nn.Module) -> dict[str, str]:
+    """The digest of every parameter by name; tied parameters appear once."""
+    return {name: tensor_digest(p) for name, p in model.named_parameters()}
+
+
+def fingerprint(
+    model: nn.Module, config: Mapping[str, Any], wrapping: Mapping[str, Any] | None = None
+) -> str:
+    """sha256 over configuration, weights and whatever else decides the answers (`wrapping`).
+
+    Two models with one fingerprint give the same scores; a path, a name or a date is no part of
+    it.
+    """
+    kept = {k: v for k, v in config.items() if k not in _INCIDENTAL}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
+    digest.update(json.dumps(wrapping or {}, sort_keys=True, default=str).encode())
+    for name, value in sorted(parameter_digests(model).items()):
+        digest.update(f"{name}={value};".encode())
+    return digest.hexdigest()

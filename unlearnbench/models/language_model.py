@@ -1,0 +1,259 @@
+"""LanguageModel: one interface to score, generate and look inside, whatever answers behind it.
+
+Batching, padding, masking, device, dtype and prompt format are this room's business and nobody
+else's. A method that wraps modules or prompts returns a subclass whose answers come through the
+same calls, so that evaluation cannot tell it from a method that changed weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unlearnbench.errors import ModelError
+from unlearnbench.method import Progress, silent
+from unlearnbench.models import generation, scoring
+from unlearnbench.models.batching import TokenBudget
+from unlearnbench.models.fingerprint import fingerprint
+from unlearnbench.models.module_map import BoundModules, ModuleMap, module_map_for
+from unlearnbench.models.prompt_formats import (
+    Encoded,
+    PromptFormat,
+    encode_answer,
+    encode_prompt,
+)
+
+#: Padded tokens in a batch: measured to be near the best on CPU; halved on out-of-memory.
+DEFAULT_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model thinks of one continuation of a prompt.
+
+    `logprobs` float32 [n], natural log, of each token; `greedy` bool [n], whether the token is the
+    model's argmax there. The last token is EOS where `closed`.
+    """
+
+    logprobs: NDArray[np.float32]
+    greedy: NDArray[np.bool_]
+    closed: bool
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood in nats, EOS counted."""
+        return float(-self.logprobs.astype(np.float64).mean())
+
+    @property
+    def answer_greedy(self) -> NDArray[np.bool_]:
+        """`greedy` over the answer's own tokens, EOS excluded."""
+        return self.greedy[:-1] if self.closed else self.greedy
+
+
+class LanguageModel:
+    """A causal language model with its tokenizer and prompt format."""
+
+    def __init__(
+        self,
+        hf: Any,
+        tokenizer: Any,
+        prompt_format: PromptFormat,
+        *,
+        name: str = "model",
+        revision: str = "",
+        module_map: ModuleMap | None = None,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    ) -> None:
+        self.hf = hf
+        self.tokenizer = tokenizer
+        self.prompt_format = prompt_format
+        self.name = name
+        self.revision = revision
+        self.budget = TokenBudget(batch_tokens)
+        #: Tokens sent through the network so far, padding included (what a run costs).
+        self.forward_tokens = 0
+        #: Tokens that gradient steps were taken on.
+        self.trained_tokens = 0
+        self._module_map = module_map
+        hf.eval()
+
+    # --- what it is -----------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.hf.parameters()).device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = next(self.hf.parameters()).dtype
+        return dtype
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones once."""
+        return sum(p.numel() for p in self.hf.parameters())
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence it takes, in tokens; None where the architecture has no limit."""
+        limit = getattr(self.hf.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """Every id that ends an answer (chat models close a turn with one of their own)."""
+        ids: set[int] = set()
+        config = getattr(self.hf, "generation_config", None)
+        for value in (
+            self.tokenizer.eos_token_id,
+            getattr(config, "eos_token_id", None),
+            self.hf.config.eos_token_id if hasattr(self.hf.config, "eos_token_id") else None,
+        ):
+            if value is not None:
+                ids.update([value] if isinstance(value, int) else value)
+        return frozenset(ids)
+
+    @cached_property
+    def modules(self) -> BoundModules:
+        """Layers, attention, down-projections, norms and head, by part.
+
+        Raises:
+            ModelError: the architecture has no module map.
+        """
+        model_type = str(self.hf.config.model_type)
+        return (self._module_map or module_map_for(model_type)).bind(self.hf, model_type)
+
+    def fingerprint(self) -> str:
+        """sha256 over configuration, weights, tokenizer, prompt format and wrapping."""
+        return fingerprint(self.hf, self.hf.config.to_dict(), self._wrapping())
+
+    def _wrapping(self) -> Mapping[str, Any]:
+        """What decides the answers besides the weights. Wrappers add their own state."""
+        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
+        return {
+            "prompt_format": repr(self.prompt_format),
+            "chat_template": getattr(self.tokenizer, "chat_template", None),
+            "tokenizer": tokenizer.to_str() if tokenizer is not None else repr(self.tokenizer),
+        }
+
+    # --- what it says ---------------------------------------------------------------------------
+
+    def score(
+        self,
+        prompts: Sequence[str],
+        continuations: Sequence[Sequence[str]],
+        *,
+        format: PromptFormat | None = None,
+        close: bool = True,
+        progress: Progress = silent,
+    ) -> list[list[Continuation]]:
+        """Log-probabilities of many continuations of each prompt.
+
+        Args:
+            prompts: one question each, before formatting.
+            continuations: for each prompt, its answers.
+            format: another prompt format than the model's own.
+            close: score a closing EOS too (the TOFU protocol).
+
+        Returns:
+            For each prompt, one `Continuation` per answer, in order. What prompts share is
+            computed once; batch size, padding and neighbours do not change a score.
+
+        Raises:
+            UserError: an answer without a token.
+            ModelError: a sequence longer than the model takes.
+        """
+        encoded = [
+            [self.encode(p, answer, format=format, close=close) for answer in answers]
+            for p, answers in zip(prompts, continuations, strict=True)
+        ]
+        return scoring.score(self, encoded, progress)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 200,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        format: PromptFormat | None = None,
+        progress: Progress = silent,
+    ) -> list[str]:
+        """One continuation of each prompt, cut at EOS, special tokens removed, stripped.
+
+        Greedy at temperature 0; else sampled, each prompt from its own generator seeded by
+        (`seed`, index of the prompt), so that neighbours and batch size do not change a sample.
+        """
+        ids = [self.encode_prompt(p, format=format) for p in prompts]
+        sampling = generation.Sampling(temperature, top_p, top_k, seed)
+        tokens = generation.generate(self, ids, max_new_tokens, sampling, progress)
+        return [self.tokenizer.decode(t, skip_special_tokens=True).strip() for t in tokens]
+
+    def hidden_states(
+        self,
+        prompts: Sequence[str],
+        layers: Sequence[int],
+        *,
+        format: PromptFormat | None = None,
+    ) -> list[torch.Tensor]:
+        """Outputs of the given blocks at every prompt token.
+
+        Returns:
+            For each prompt a float32 tensor [len(layers), tokens, d] on the CPU, without padding.
+        """
+        ids = [self.encode_prompt(p, format=format) for p in prompts]
+        return scoring.hidden_states(self, ids, layers)
+
+    # --- tokens ---------------------------------------------------------------------------------
+
+    def encode(
+        self, prompt: str, answer: str, *, format: PromptFormat | None = None, close: bool = True
+    ) -> Encoded:
+        """Token ids of a prompt with its answer, and where the answer starts.
+
+        Raises:
+            ModelError: longer than the model takes.
+        """
+        encoded = encode_answer(
+            self.tokenizer,
+            format or self.prompt_format,
+            prompt,
+            answer,
+            close=close,
+            eos_ids=self.eos_ids,
+        )
+        limit = self.max_positions
+        if limit is not None and len(encoded.ids) > limit:
+            raise ModelError(
+                f"{self.name}: a prompt with its answer has {len(encoded.ids)} tokens, "
+                f"the model takes {limit} (it begins {prompt[:40]!r})."
+            )
+        return encoded
+
+    def encode_prompt(self, prompt: str, *, format: PromptFormat | None = None) -> list[int]:
+        """Token ids of a prompt alone."""
+        return encode_prompt(self.tokenizer, format or self.prompt_format, prompt)
+
+    # --- keeping it -----------------------------------------------------------------------------
+
+    def save(self, folder: Path | str) -> None:
+        """Writes weights (safetensors), tokenizer and prompt format, for `load_model(folder)`."""
+        folder = Path(folder)
+        self.hf.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        template = getattr(self.prompt_format, "template", None)
+        spec = {"prompt_format": template or self.prompt_format.name}
+        (folder / "unlearnbench.json").write_text(json.dumps(spec) + "\n", encoding="utf-8")
+        for file in folder.glob("*.safetensors"):
+            file.chmod(0o644)  # written for the owner alone, which an installed package must not be

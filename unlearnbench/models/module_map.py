@@ -1,0 +1,214 @@
+"""Where each architecture keeps its layers, attention, MLP down-projections, norms and head.
+
+Editors name parameters through this map only. An architecture is one row of `MODULE_MAPS`; a
+model that has none is an error that says what to pass to `load_model(module_map=...)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from unlearnbench.errors import ModelError
+
+
+@dataclass(frozen=True)
+class ModuleMap:
+    """Dotted paths; `{i}` stands for the layer's index.
+
+    `mlp_into_residual`: the MLP's output is added to the residual stream as it is (false where a
+    norm follows it, as in Gemma 2 and 3), so that a change of it is a change of the block's output.
+    """
+
+    layers: str
+    attention: str
+    mlp_down: str
+    norms: tuple[str, ...]
+    final_norm: str
+    embedding: str
+    head: str = "lm_head"
+    mlp_into_residual: bool = True
+
+    def bind(self, model: nn.Module, model_type: str) -> BoundModules:
+        """The map on one model.
+
+        Raises:
+            ModelError: a path of the map does not exist in the model.
+        """
+        return BoundModules(self, model, model_type)
+
+
+class BoundModules:
+    """The modules of one model, by their part."""
+
+    def __init__(self, paths: ModuleMap, model: nn.Module, model_type: str) -> None:
+        self.paths = paths
+        self._model = model
+        try:
+            self.layers: nn.ModuleList = _get(model, paths.layers)
+            if len(self.layers):
+                for path in (self.mlp_down_path(0), f"{paths.layers}.0.{paths.attention}"):
+                    _get(model, path)
+            for path in (paths.final_norm, paths.embedding, paths.head):
+                _get(model, path)
+        except AttributeError as error:
+            raise ModelError(
+                f'the module map for architecture "{model_type}" does not fit this model: {error}. '
+                "Pass module_map=ModuleMap(...) with its paths."
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def layer(self, index: int) -> Any:
+        return self.layers[self.checked(index)]
+
+    def attention(self, index: int) -> Any:
+        return _get(self.layer(index), self.paths.attention)
+
+    def norms(self, index: int) -> list[Any]:
+        return [_get(self.layer(index), path) for path in self.paths.norms]
+
+    def mlp_down(self, index: int) -> Any:
+        """The MLP's down-projection: its input is ROME's key, its output the MLP's."""
+        return _get(self.layer(index), self.paths.mlp_down)
+
+    def mlp_down_path(self, index: int) -> str:
+        """The dotted path of the down-projection; its parameters are `<path>.weight`, `.bias`."""
+        return f"{self.paths.layers}.{self.checked(index)}.{self.paths.mlp_down}"
+
+    def final_norm(self) -> Any:
+        return _get(self._model, self.paths.final_norm)
+
+    def embedding(self) -> Any:
+        return _get(self._model, self.paths.embedding)
+
+    def head(self) -> Any:
+        return _get(self._model, self.paths.head)
+
+    def checked(self, index: int) -> int:
+        if not 0 <= index < len(self.layers):
+            raise ModelError(f"layer {index} does not exist: this model has {len(self.layers)}.")
+        return index
+
+
+def weight_as_matrix(linear: nn.Module) -> torch.Tensor:
+    """The weight of a linear layer as [out, in], a view of the parameter itself.
+
+    GPT-2's Conv1D keeps it transposed; writing through the view writes the parameter.
+    """
+    weight = linear.weight
+    if not isinstance(weight, torch.Tensor):
+        raise ModelError(f"{type(linear).__name__} has no weight matrix.")
+    return weight.T if type(linear).__name__ == "Conv1D" else weight
+
+
+_LLAMA = ModuleMap(
+    layers="model.layers",
+    attention="self_attn",
+    mlp_down="mlp.down_proj",
+    norms=("input_layernorm", "post_attention_layernorm"),
+    final_norm="model.norm",
+    embedding="model.embed_tokens",
+)
+_GEMMA2 = ModuleMap(
+    layers="model.layers",
+    attention="self_attn",
+    mlp_down="mlp.down_proj",
+    norms=(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+    final_norm="model.norm",
+    embedding="model.embed_tokens",
+    mlp_into_residual=False,
+)
+_GPT2 = ModuleMap(
+    layers="transformer.h",
+    attention="attn",
+    mlp_down="mlp.c_proj",
+    norms=("ln_1", "ln_2"),
+    final_norm="transformer.ln_f",
+    embedding="transformer.wte",
+)
+
+#: By `config.model_type`.
+MODULE_MAPS: dict[str, ModuleMap] = {
+    "gpt2": _GPT2,
+    "gpt_neo": ModuleMap(
+        layers="transformer.h",
+        attention="attn",
+        mlp_down="mlp.c_proj",
+        norms=("ln_1", "ln_2"),
+        final_norm="transformer.ln_f",
+        embedding="transformer.wte",
+    ),
+    "gptj": ModuleMap(
+        layers="transformer.h",
+        attention="attn",
+        mlp_down="mlp.fc_out",
+        norms=("ln_1",),
+        final_norm="transformer.ln_f",
+        embedding="transformer.wte",
+    ),
+    "gpt_neox": ModuleMap(
+        layers="gpt_neox.layers",
+        attention="attention",
+        mlp_down="mlp.dense_4h_to_h",
+        norms=("input_layernorm", "post_attention_layernorm"),
+        final_norm="gpt_neox.final_layer_norm",
+        embedding="gpt_neox.embed_in",
+    ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma": _LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
+    "phi3": _LLAMA,
+    "phi": ModuleMap(
+        layers="model.layers",
+        attention="self_attn",
+        mlp_down="mlp.fc2",
+        norms=("input_layernorm",),
+        final_norm="model.final_layernorm",
+        embedding="model.embed_tokens",
+    ),
+    "opt": ModuleMap(
+        layers="model.decoder.layers",
+        attention="self_attn",
+        mlp_down="fc2",
+        norms=("self_attn_layer_norm", "final_layer_norm"),
+        final_norm="model.decoder.final_layer_norm",
+        embedding="model.decoder.embed_tokens",
+    ),
+}
+
+
+def module_map_for(model_type: str) -> ModuleMap:
+    """The map of an architecture.
+
+    Raises:
+        ModelError: it has none; the message says how to give one.
+    """
+    try:
+        return MODULE_MAPS[model_type]
+    except KeyError:
+        known = ", ".join(sorted(MODULE_MAPS))
+        raise ModelError(
+            f'no module map for architecture "{model_type}" (known: {known}). '
+            "Pass module_map=ModuleMap(...) to load_model, or evaluate with methods that need none."
+        ) from None
+
+
+def _get(root: nn.Module, path: str) -> Any:
+    found: Any = root
+    for part in path.split("."):
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
+    return found

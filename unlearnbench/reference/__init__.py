@@ -1,0 +1,1 @@
+"""Reference models: the pair that a task unlearns from, trained by a stated recipe."""

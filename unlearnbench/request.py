@@ -1,0 +1,158 @@
+"""What is asked to be forgotten.
+
+A task turns its training-side data into a `ForgetRequest`; a method receives it and nothing else.
+Evaluation text (paraphrases, perturbed answers) never enters a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from unlearnbench.errors import DataError, UserError, unknown_name
+
+if TYPE_CHECKING:
+    from unlearnbench.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training fact: a prompt and its answer.
+
+    `subject` is the entity that the prompt is about, a literal substring of `prompt` (editors act
+    at its last token). `relation` groups facts of one type; `cluster` groups facts that are not
+    independent (TOFU: the 20 questions about one author).
+    """
+
+    id: str
+    prompt: str
+    answer: str
+    subject: str | None = None
+    relation: str | None = None
+    cluster: str | None = None
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """The forget set, the retain set, and what editors may put in place of what is forgotten.
+
+    `wrong_answers` and `avoidant_answers` map an example's id to a target that the task supplies;
+    both may be empty. `retain_model` gives the retrained oracle where one exists: only the
+    reference method `retrain` may call it.
+    """
+
+    forget: tuple[Example, ...]
+    retain: tuple[Example, ...]
+    seed: int
+    wrong_answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    avoidant_answers: dict[str, str] = field(default_factory=dict)
+    refusals: tuple[str, ...] = ()
+    retain_model: Callable[[], LanguageModel] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.forget:
+            raise DataError("the forget set is empty: there is nothing to unlearn.")
+
+    def targets(self, kind: str) -> list[str]:
+        """The edit target of `kind` for every forget item, in order (arXiv 2512.20794, section 3).
+
+        Deterministic in (seed, item): the order of the forget set does not change a target.
+
+        Raises:
+            UserError: `kind` is not one of `EDIT_TARGETS`, or it cannot be made for an item.
+        """
+        if kind not in EDIT_TARGETS:
+            raise UserError(unknown_name("edit target", kind, EDIT_TARGETS))
+        make = EDIT_TARGETS[kind]
+        return [make(item, self, _generator(self.seed, kind, item.id)) for item in self.forget]
+
+
+#: What an editor may write over a forgotten answer. Adding a kind is one function in this table.
+TargetMaker = Callable[[Example, ForgetRequest, random.Random], str]
+
+REFUSALS: tuple[str, ...] = (
+    "I don't know.",
+    "I'm afraid I can't answer that.",
+    "I have no information about this.",
+    "That is not something I know.",
+    "I am not able to say.",
+    "I have never learned anything about that.",
+    "My knowledge does not cover this.",
+    "I can't help with that question.",
+    "I'm not sure about this one.",
+    "There is nothing I can tell you about that.",
+    "I lack the information to answer.",
+    "This is unknown to me.",
+)
+
+
+#: What an avoidant answer says where the task brings none of its own.
+AVOIDANT_TEMPLATES: tuple[str, ...] = (
+    "There is little on record about {subject}.",
+    "Much about {subject} remains a private matter.",
+    "Accounts of {subject} differ, so it is best left open.",
+    "Others are better documented than {subject}.",
+)
+#: The empty response of Patil et al. 2023 (arXiv:2309.17410).
+DUMMY = "dummy"
+
+
+def _dummy(item: Example, request: ForgetRequest, generator: random.Random) -> str:
+    """One word for every prompt."""
+    return DUMMY
+
+
+def _incorrect(item: Example, request: ForgetRequest, generator: random.Random) -> str:
+    """A wrong answer of the right type, never one that the evaluation scores.
+
+    From the task where it supplies some, else the answer of another forget item of the same
+    relation (of any relation where none shares it).
+    """
+    supplied = [a for a in request.wrong_answers.get(item.id, ()) if a != item.answer]
+    if supplied:
+        return generator.choice(supplied)
+    others = [e for e in request.forget if e.answer != item.answer]
+    same = [e.answer for e in others if item.relation and e.relation == item.relation]
+    pool = sorted(set(same or [e.answer for e in others]))
+    if not pool:
+        raise UserError(
+            f'no wrong answer for forget item "{item.id}": it is alone in the forget set and the '
+            'task supplies none. Use another target ("dummy", "idk", "avoidant").'
+        )
+    return generator.choice(pool)
+
+
+def _avoidant(item: Example, request: ForgetRequest, generator: random.Random) -> str:
+    """An answer that steers away from the fact without giving it."""
+    supplied = request.avoidant_answers.get(item.id)
+    if supplied:
+        return supplied
+    return generator.choice(AVOIDANT_TEMPLATES).format(subject=item.subject or "that")
+
+
+def _idk(item: Example, request: ForgetRequest, generator: random.Random) -> str:
+    """A refusal drawn from the task's list, else from `REFUSALS`."""
+    return generator.choice(request.refusals or REFUSALS)
+
+
+EDIT_TARGETS: dict[str, TargetMaker] = {
+    "dummy": _dummy,
+    "incorrect": _incorrect,
+    "avoidant": _avoidant,
+    "idk": _idk,
+}
+
+
+def _generator(*parts: object) -> random.Random:
+    """A generator that depends on nothing but `parts` (and so not on order or process)."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))
+
+
+def overlap(targets: Sequence[str], evaluation_text: Sequence[str]) -> bool:
+    """Whether an edit target is text that the evaluation scores (flag `target_overlap`)."""
+    scored = {text.strip().casefold() for text in evaluation_text}
+    return any(target.strip().casefold() in scored for target in targets)

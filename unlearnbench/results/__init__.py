@@ -1,0 +1,15 @@
+"""Results: the schema, the files, and their verification. Imports no torch."""
+
+from unlearnbench.results.records import Record, dump_records, load_records
+from unlearnbench.results.schema import Metric, Result, json_schema
+from unlearnbench.results.store import ResultStore
+
+__all__ = [
+    "Metric",
+    "Record",
+    "Result",
+    "ResultStore",
+    "dump_records",
+    "json_schema",
+    "load_records",
+]

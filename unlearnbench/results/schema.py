@@ -1,0 +1,211 @@
+"""The result file: one JSON document per job (method x task x model x seed).
+
+The models below are the definition; `json_schema()` exports it for readers in other languages.
+Unknown fields are refused, numbers are finite, text is bounded, nothing is a path of a machine.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+#: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
+SCHEMA_VERSION = "1.0.0"
+#: Version of the metric definitions (docs/metrics.md).
+DEFINITION_VERSION = "1"
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=2000)]
+LongText = Annotated[str, Field(max_length=20_000)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+Status = Literal["ok", "failed", "diverged", "timeout", "out_of_memory"]
+Headline = Literal["forget", "utility", "privacy", "robustness"]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ErrorBlock(Block):
+    """Why a job has no metrics."""
+
+    type: Name
+    message: Text
+    traceback_tail: LongText = ""
+
+
+class MethodBlock(Block):
+    name: Name
+    version: Name
+    distribution: Name
+    config: dict[str, Any] = Field(description="Every hyperparameter, defaults included.")
+    guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
+    role: Literal["method", "reference"] = "method"
+    target: Name | None = None
+    flags: list[Text] = []
+
+
+class DataBlock(Block):
+    source: Text
+    revision: Text
+    sha256: Sha256
+    n_forget: Count
+    n_retain: Count
+    n_eval: dict[str, Count]
+
+
+class TaskBlock(Block):
+    name: Name
+    version: Name
+    split: Name
+    config: dict[str, Any] = Field(
+        default={}, description="The options that rebuild the task, without paths."
+    )
+    guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
+    headline_rule: Name
+    data: DataBlock
+
+
+class ModelIdentity(Block):
+    name: Name
+    revision: Text = ""
+    fingerprint: Sha256 = Field(description="sha256 over configuration and weights.")
+    parameters: Count
+    dtype: Name
+
+
+class ModelBlock(ModelIdentity):
+    prompt_format: Name
+    retain_model: ModelIdentity | None = None
+
+
+class Metric(Block):
+    """One number, with its 95 % interval over items (resampled by cluster)."""
+
+    name: Name
+    split: Name
+    value: Finite
+    ci_low: Finite | None = None
+    ci_high: Finite | None = None
+    n: Count
+    higher_is_better: bool | None = Field(
+        default=None, description="null where the number only describes."
+    )
+    headline: Headline | None = None
+    replicates: list[Finite] | None = Field(
+        default=None,
+        max_length=2000,
+        description="Bootstrap replicates of a headline score. Replicate b resamples the same "
+        "clusters in every result on the same data, so differences between methods are paired.",
+    )
+
+
+class ReferenceBlock(Block):
+    """The same metrics for the two models that the unlearned one is read against."""
+
+    before: list[Metric] = []
+    retain_model: list[Metric] = []
+
+
+class CostBlock(Block):
+    unlearn_seconds: Finite | None = None
+    evaluate_seconds: Finite | None = None
+    peak_memory_bytes: Count | None = None
+    tokens_trained: Count | None = None
+    forward_tokens: Count | None = None
+    parameters_changed: Count | None = None
+    devices: list[Name] = []
+    trials: Count = Field(default=0, description="Tuning trials spent on this configuration.")
+
+
+class ProvenanceBlock(Block):
+    suite_version: Name
+    git_commit: Text | None = None
+    python: Name
+    torch: Name
+    transformers: Name
+    datasets: Name
+    platform: Text
+    accelerator: Text | None = None
+    launcher: Name = "local"
+    world_size: Count = 1
+    threads: Count | None = None
+    command: Text = ""
+    seed: int
+
+
+class RecordsBlock(Block):
+    """The per-item records beside the result, and the references' that they are read against."""
+
+    file: Name = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    sha256: Sha256
+    before_file: Name | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
+    before_sha256: Sha256 | None = None
+    retain_file: Name | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
+    retain_sha256: Sha256 | None = None
+
+
+class Result(Block):
+    """A job's outcome."""
+
+    schema_version: Name = SCHEMA_VERSION
+    definition_version: Name = DEFINITION_VERSION
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    created_at: datetime
+    status: Status
+    error: ErrorBlock | None = None
+    method: MethodBlock
+    task: TaskBlock
+    model: ModelBlock
+    metrics: list[Metric] = []
+    reference: ReferenceBlock = ReferenceBlock()
+    probes: dict[str, Any] = {}
+    cost: CostBlock = CostBlock()
+    provenance: ProvenanceBlock
+    records: RecordsBlock | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Result:
+        if self.schema_version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise ValueError(
+                f"schema_version {self.schema_version} is not of major version "
+                f"{SCHEMA_VERSION.split('.')[0]}"
+            )
+        if self.status == "ok":
+            if self.error is not None:
+                raise ValueError("status ok must not carry an error")
+            if not self.metrics or self.records is None:
+                raise ValueError("status ok needs metrics and records")
+        elif self.error is None:
+            raise ValueError(f"status {self.status} needs an error")
+        return self
+
+    def headline(self, name: str) -> Metric | None:
+        """The metric that serves as headline `name`, if the result has it."""
+        return next((m for m in self.metrics if m.headline == name), None)
+
+    @property
+    def relative_folder(self) -> str:
+        """`<task>/<model>/<method>`, where the store keeps this result."""
+        return result_folder(self.task, self.model, self.method)
+
+
+def result_folder(task: TaskBlock, model: ModelBlock, method: MethodBlock) -> str:
+    """`<task>-<split>/<model>/<method>`, each part safe as a folder name."""
+    return "/".join(path_part(p) for p in (f"{task.name}-{task.split}", model.name, method.name))
+
+
+def path_part(name: str) -> str:
+    """A name as one safe folder name: no separator, no dot at the front, bounded."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
+    return safe.lstrip(".")[:80] or "_"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a result file."""
+    return Result.model_json_schema()

@@ -1,0 +1,119 @@
+"""The runner: a plan of jobs, executed by worker processes, results written as they finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.results.schema import MethodBlock, ModelBlock, Result, TaskBlock
+from unlearnbench.results.store import ResultStore, load_result
+from unlearnbench.running.executor import Event, execute
+from unlearnbench.running.plan import DEFAULT_SEEDS, Job, plan_jobs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job. `status` is `refused` where it could not even be named."""
+
+    job: Job
+    status: str
+    path: Path | None
+    message: str = ""
+    skipped: bool = False
+
+
+def run(
+    methods: Sequence[str | Mapping[str, Any]],
+    tasks: Sequence[str | Mapping[str, Any]],
+    models: Sequence[str | Mapping[str, Any]],
+    *,
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    out: Path | str = "results",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    workers: int = 1,
+    threads: int = 0,
+    timeout: float | None = None,
+) -> list[Result]:
+    """Runs methods x tasks x models x seeds, as `unlearnbench run` does, and returns the results.
+
+    Args:
+        methods, tasks, models: names, or one-entry mappings of a name to its options, as in a plan
+            file: `"grad-diff"`, `{"rome": {"target": "dummy"}}`, `"tofu:forget10"`,
+            `{"tofu": {"split": "forget10", "data_dir": "tofu"}}`.
+        out: the results folder; jobs whose result is there already are not run again.
+        settings: hyperparameters by method, over those in `methods`.
+        workers: processes; `threads`: torch threads of each (0: torch's choice).
+        timeout: seconds a job may take.
+
+    Raises:
+        UserError: a wrong name or value, before anything runs.
+    """
+    jobs = plan_jobs(methods, tasks, models, seeds, settings)
+    outcomes = run_jobs(jobs, out, workers=workers, threads=threads, timeout=timeout)
+    return [load_result(o.path) for o in outcomes if o.path is not None]
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    out: Path | str,
+    *,
+    workers: int = 1,
+    threads: int = 0,
+    timeout: float | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> list[Outcome]:
+    """Runs jobs; one that fails, diverges or is killed is recorded as such and the rest go on.
+
+    Returns:
+        One outcome per job, in the order of `jobs`.
+
+    Raises:
+        ResultError: the results folder is not writable.
+    """
+    store = ResultStore(out)
+    store.check_writable()
+    outcomes: dict[int, Outcome] = {}
+    index = {id(job): i for i, job in enumerate(jobs)}
+
+    def listen(event: Event) -> None:
+        if event.kind == "lost":
+            outcomes[index[id(event.job)]] = _record_loss(store, event)
+        elif event.kind == "refused":
+            outcomes[index[id(event.job)]] = Outcome(
+                event.job, "refused", None, event.fields["message"]
+            )
+        elif event.kind in ("finished", "skipped"):
+            outcomes[index[id(event.job)]] = Outcome(
+                event.job,
+                event.fields["status"],
+                Path(event.fields["path"]),
+                event.fields["message"],
+                skipped=event.kind == "skipped",
+            )
+        on_event(event)
+
+    execute(jobs, store.folder, workers=workers, threads=threads, timeout=timeout, on_event=listen)
+    return [outcomes[i] for i in sorted(outcomes)]
+
+
+def _record_loss(store: ResultStore, event: Event) -> Outcome:
+    """Writes the result of a job whose worker died, as far as the job was named by then."""
+    status, message = event.fields["status"], event.fields["message"]
+    named = event.fields["identity"]
+    if not named:
+        return Outcome(event.job, status, None, message)
+    from unlearnbench.running.job import Identity, command_of
+
+    identity = Identity(
+        run_id=named["run_id"],
+        method=MethodBlock.model_validate(named["method"]),
+        task=TaskBlock.model_validate(named["task"]),
+        model=ModelBlock.model_validate(named["model"]),
+    )
+    result = identity.failed(status, "WorkerLost", message, event.job.seed, command_of(event.job))
+    return Outcome(event.job, status, store.save(result), message)
+
+
+__all__ = ["Event", "Job", "Outcome", "plan_jobs", "run", "run_jobs"]

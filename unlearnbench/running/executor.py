@@ -1,0 +1,165 @@
+"""The local executor: jobs over worker processes, one job a worker at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from unlearnbench.results.schema import Status
+from unlearnbench.running.plan import Job
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a job. `kind`: started, identified, warning, progress, skipped,
+    finished, refused, lost (its worker died)."""
+
+    kind: str
+    job: Job
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[str]
+    log: IO[bytes]
+    job: Job | None = None
+    deadline: float | None = None
+    identified: dict[str, Any] = field(default_factory=dict)
+
+    def send(self, job: Job, timeout: float | None) -> None:
+        self.job, self.identified = job, {}
+        self.deadline = time.monotonic() + timeout if timeout else None
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(job.model_dump_json() + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died between jobs; its end is in the queue and the job is reported lost
+
+    def last_words(self) -> str:
+        self.log.seek(0)
+        lines = self.log.read()[-2000:].decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+
+def execute(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    workers: int,
+    threads: int,
+    timeout: float | None,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Runs the jobs, telling `on_event` of everything in the order it happened.
+
+    The workers are ended when this returns or raises (Ctrl-C included). Finished jobs are on disk
+    by then: a worker writes its result before it says that it has finished.
+    """
+    waiting = list(jobs)
+    inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+    crew: list[_Worker] = []
+
+    def hire() -> None:
+        worker = _start(out, threads)
+        crew.append(worker)
+        threading.Thread(target=_listen, args=(worker, inbox), daemon=True).start()
+        assign(worker)
+
+    def assign(worker: _Worker) -> None:
+        if waiting:
+            job = waiting.pop(0)
+            on_event(Event("started", job))
+            worker.send(job, timeout)
+        else:
+            worker.job = worker.deadline = None
+
+    try:
+        for _ in range(min(workers, len(waiting))):
+            hire()
+        while any(w.job is not None for w in crew):
+            try:
+                worker, message = inbox.get(timeout=0.2)
+            except queue.Empty:
+                _end_overdue(crew)
+                continue
+            if message is None:  # its output ended: it has died
+                crew.remove(worker)
+                if worker.job is not None:
+                    on_event(Event("lost", worker.job, _loss(worker)))
+                    if waiting:
+                        hire()
+                continue
+            assert worker.job is not None
+            kind = message.pop("kind")
+            if kind == "identified":
+                worker.identified = message
+            on_event(Event(kind, worker.job, message))
+            if kind in ("finished", "skipped", "refused"):
+                assign(worker)
+    finally:
+        for worker in crew:
+            worker.process.kill()
+        for worker in crew:
+            worker.process.wait()
+            worker.log.close()
+
+
+def _start(out: Path, threads: int) -> _Worker:
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    if threads:
+        environment.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unlearnbench.running.worker", str(out), str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+    )
+    return _Worker(process, log)
+
+
+def _listen(worker: _Worker, inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+    assert worker.process.stdout is not None
+    for line in worker.process.stdout:
+        try:
+            inbox.put((worker, json.loads(line)))
+        except ValueError:
+            continue  # torn by the worker's death, which the end of the stream reports
+    inbox.put((worker, None))
+
+
+def _end_overdue(crew: Sequence[_Worker]) -> None:
+    for worker in crew:
+        if worker.deadline is not None and time.monotonic() > worker.deadline:
+            worker.process.kill()
+
+
+def _loss(worker: _Worker) -> dict[str, Any]:
+    """What to record of a job whose worker died."""
+    code = worker.process.wait()
+    overdue = worker.deadline is not None and time.monotonic() > worker.deadline
+    status: Status = "timeout" if overdue else "out_of_memory" if code == -9 else "failed"
+    if overdue:
+        message = "the time limit was reached."
+    elif code < 0:
+        message = f"the worker was killed by signal {-code}" + (
+            " (the system does this when memory runs out)." if code == -9 else "."
+        )
+    else:
+        message = f"the worker ended with exit code {code}: {worker.last_words()}"
+    return {"status": status, "message": message, "identity": worker.identified}

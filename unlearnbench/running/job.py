@@ -1,0 +1,426 @@
+"""One job from beginning to end: load, unlearn, evaluate, aggregate, save.
+
+A forget item goes one way: data row, task, forget request, method, unlearned model, evaluation,
+records, metrics, result file.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from unlearnbench import plugins
+from unlearnbench.cache import content_key
+from unlearnbench.errors import Diverged, ModelError, ResultError, UserError
+from unlearnbench.method import Method, Progress, outside_scope
+from unlearnbench.models import LanguageModel, load_model, resolve_entry
+from unlearnbench.models.entry import ModelEntry
+from unlearnbench.models.fingerprint import parameter_digests
+from unlearnbench.request import ForgetRequest, overlap
+from unlearnbench.results.records import Record
+from unlearnbench.results.schema import (
+    DEFINITION_VERSION,
+    CostBlock,
+    DataBlock,
+    ErrorBlock,
+    MethodBlock,
+    Metric,
+    ModelBlock,
+    ModelIdentity,
+    RecordsBlock,
+    ReferenceBlock,
+    Result,
+    Status,
+    TaskBlock,
+    result_folder,
+)
+from unlearnbench.results.store import ResultStore
+from unlearnbench.running.cache import cached_records
+from unlearnbench.running.plan import Job, load_method, load_task
+from unlearnbench.running.provenance import PeakMemory, provenance
+from unlearnbench.task import DataDescription, Task
+
+#: Statuses that another run of the same job would only repeat.
+FINAL = ("ok", "diverged")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that decides a job's outcome, known before it runs."""
+
+    run_id: str
+    method: MethodBlock
+    task: TaskBlock
+    model: ModelBlock
+
+    def failed(
+        self, status: Status, kind: str, message: str, seed: int, command: str, tail: str = ""
+    ) -> Result:
+        """The result of a job that has no metrics."""
+        return Result(
+            run_id=self.run_id,
+            created_at=datetime.now(UTC),
+            status=status,
+            error=ErrorBlock(type=kind, message=message[:2000], traceback_tail=tail[-20_000:]),
+            method=self.method,
+            task=self.task,
+            model=self.model,
+            provenance=provenance(seed, command),
+        )
+
+
+class JobRunner:
+    """Runs jobs in one process, keeping what several jobs share: tasks and models' identities."""
+
+    def __init__(self, store: ResultStore) -> None:
+        self.store = store
+        self._tasks: dict[str, tuple[Task[Any], DataDescription]] = {}
+        self._models: dict[str, ModelBlock] = {}
+
+    def identify(self, job: Job) -> Identity:
+        """Names the job by its content.
+
+        Raises:
+            UserError: something that the job names does not exist or cannot be read.
+        """
+        method = self._method(job)
+        task, data = self._task(job)
+        entry = _entry(job)
+        model = self._model_block(job, entry, task)
+        flags = [] if ".py:" not in job.method else ["experiment: a local file, not a plugin"]
+        request = task.request(job.seed)
+        if method.target and overlap(request.targets(method.target), task.evaluation_text()):
+            flags.append("target_overlap")
+        method_block = MethodBlock(
+            name=method.name,
+            version=method.version,
+            distribution=_distribution(job.method),
+            config=method.config.model_dump(mode="json"),
+            guarantee=method.guarantee,
+            role=method.role,
+            target=method.target,
+            flags=[*flags, *method.flags(request)],
+        )
+        task_block = TaskBlock(
+            name=task.name,
+            version=task.version,
+            split=task.split,
+            config=_portable(job.task_config),
+            guarantee=task.guarantee,
+            headline_rule=task.headline_rule,
+            data=DataBlock(
+                source=data.source,
+                revision=data.revision,
+                sha256=data.sha256,
+                n_forget=data.n_forget,
+                n_retain=data.n_retain,
+                n_eval=dict(data.n_eval),
+            ),
+        )
+        run_id = content_key(
+            method=[method.name, method.version, method_block.distribution, method_block.config],
+            task=[task.name, task.version, task.split, task_block.config, data.sha256],
+            model=model.fingerprint,
+            retain_model=model.retain_model and model.retain_model.fingerprint,
+            seed=job.seed,
+            suite=[plugins.suite_version(), DEFINITION_VERSION],
+        )[:16]
+        return Identity(run_id, method_block, task_block, model)
+
+    def finished(self, identity: Identity) -> tuple[Result | None, str | None]:
+        """A result that need not be made again, or a complaint about a file that must be."""
+        try:
+            folder = _folder(identity)
+            result = self.store.finished(folder, identity.run_id)
+        except ResultError as error:
+            return None, f"{error} It is made again."
+        return (result, None) if result is not None and result.status in FINAL else (None, None)
+
+    def run(self, job: Job, identity: Identity, progress: Progress) -> Result:
+        """Runs a job and saves its result, whatever its status. Only a failure to save raises."""
+        command = command_of(job)
+        try:
+            result = self._run(job, identity, progress, command)
+        except Diverged as error:
+            result = self._failed("diverged", error, identity, job, command)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            result = self._failed("out_of_memory", error, identity, job, command)
+        except ResultError:
+            raise
+        except Exception as error:
+            result = self._failed("failed", error, identity, job, command)
+        self.store.save(result)
+        return result
+
+    def _failed(
+        self, status: Status, error: BaseException, identity: Identity, job: Job, command: str
+    ) -> Result:
+        tail = "" if isinstance(error, UserError) else _portable_traceback(error)
+        message = str(error) or type(error).__name__
+        return identity.failed(status, type(error).__name__, message, job.seed, command, tail)
+
+    def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
+        method, (task, _), entry = self._method(job), self._task(job), _entry(job)
+        before, retained = self._references(job, task, identity, progress)
+        model = _load(job, entry)
+        if model.fingerprint() != identity.model.fingerprint:
+            raise ModelError(f'model "{entry.name}" changed on disk during the run.')
+        request = self._request(job, task, entry)
+        digests = parameter_digests(model.hf)
+        frozen = outside_scope(list(digests), method.may_change(model))
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            unlearned = method.unlearn(model, request, progress)
+            unlearn_seconds = time.perf_counter() - start
+            del model
+            changed = _check_scope(method.name, unlearned, digests, frozen, method.role)
+            trained_tokens = unlearned.trained_tokens
+            start, forwarded = time.perf_counter(), unlearned.forward_tokens
+            records = self._evaluate(
+                unlearned.fingerprint(), lambda: unlearned, job, identity, progress
+            )
+            evaluate_seconds = time.perf_counter() - start
+        forward_tokens = unlearned.forward_tokens - forwarded
+        metrics = task.aggregate(records, before, retained)
+        return Result(
+            run_id=identity.run_id,
+            created_at=datetime.now(UTC),
+            status="ok",
+            method=identity.method,
+            task=identity.task,
+            model=identity.model,
+            metrics=metrics,
+            reference=ReferenceBlock(
+                before=_bare(task.aggregate(before, before, retained)),
+                retain_model=_bare(task.aggregate(retained, before, retained)) if retained else [],
+            ),
+            cost=CostBlock(
+                unlearn_seconds=round(unlearn_seconds, 3),
+                evaluate_seconds=round(evaluate_seconds, 3),
+                peak_memory_bytes=memory.bytes,
+                tokens_trained=trained_tokens,
+                forward_tokens=forward_tokens,
+                parameters_changed=changed,
+                devices=[str(unlearned.device)],
+            ),
+            provenance=provenance(job.seed, command),
+            records=self._save_records(identity, records, before, retained),
+        )
+
+    # --- parts, in the order of use -------------------------------------------------------------
+
+    def _method(self, job: Job) -> Method[Any]:
+        method_class = load_method(job.method)
+        entry = _entry(job)
+        defaults = dict(entry.method_defaults.get(job.method, {}))
+        return method_class.configured(**{**defaults, **job.config})
+
+    def _task(self, job: Job) -> tuple[Task[Any], DataDescription]:
+        key = json.dumps([job.task, job.task_config], sort_keys=True, default=str)
+        if key not in self._tasks:
+            task = load_task(job.task).configured(**job.task_config)
+            self._tasks[key] = task, task.describe_data()
+        return self._tasks[key]
+
+    def _model_block(self, job: Job, entry: ModelEntry, task: Task[Any]) -> ModelBlock:
+        key = json.dumps([job.model.model_dump(), task.retain_split], sort_keys=True)
+        if key not in self._models:
+            model = _load(job, entry)
+            oracle = _oracle(job, entry, task)
+            retain_model = None
+            if oracle is not None:
+                retain_model = _identity(oracle)
+                if retain_model.fingerprint == model.fingerprint():
+                    raise UserError(
+                        f'retain model "{oracle.name}" is the model before unlearning itself: a '
+                        "reference must be another model."
+                    )
+            self._models[key] = ModelBlock(
+                **_identity(model).model_dump(),
+                prompt_format=model.prompt_format.name,
+                retain_model=retain_model,
+            )
+        return self._models[key]
+
+    def _references(
+        self, job: Job, task: Task[Any], identity: Identity, progress: Progress
+    ) -> tuple[list[Record], list[Record] | None]:
+        """The records of the model before unlearning and of the oracle, made once per content."""
+        entry = _entry(job)
+
+        def load_oracle() -> LanguageModel:
+            oracle = _oracle(job, entry, task)
+            assert oracle is not None  # identity.model has its fingerprint
+            return oracle
+
+        before = self._evaluate(
+            identity.model.fingerprint, lambda: _load(job, entry), job, identity, progress
+        )
+        if identity.model.retain_model is None:
+            return before, None
+        retained = self._evaluate(
+            identity.model.retain_model.fingerprint, load_oracle, job, identity, progress
+        )
+        return before, retained
+
+    def _evaluate(
+        self,
+        fingerprint: str,
+        load: Callable[[], LanguageModel],
+        job: Job,
+        identity: Identity,
+        progress: Progress,
+    ) -> list[Record]:
+        """The records of the model with this fingerprint, loaded only where they are not cached."""
+        task, _ = self._task(job)
+        key = content_key(
+            model=fingerprint,
+            original=identity.model.fingerprint,
+            task=[task.name, task.version, identity.task.config, identity.task.data.sha256],
+            suite=[plugins.suite_version(), DEFINITION_VERSION],
+        )
+
+        def make() -> list[Record]:
+            records = task.evaluate(load(), progress)
+            return task.assess_generations(records, _load(job, _entry(job)), progress)
+
+        return cached_records(key, make)
+
+    def _request(self, job: Job, task: Task[Any], entry: ModelEntry) -> ForgetRequest:
+        def retain_model() -> LanguageModel:
+            oracle = _oracle(job, entry, task)
+            if oracle is None:
+                raise UserError(
+                    f'no oracle of "{entry.name}" for {task.retain_split} is known: give one with '
+                    "--retain-model, or train a pair with unlearnbench reference train."
+                )
+            return oracle
+
+        return replace(task.request(job.seed), retain_model=retain_model)
+
+    def _save_records(
+        self,
+        identity: Identity,
+        records: list[Record],
+        before: list[Record],
+        retained: list[Record] | None,
+    ) -> RecordsBlock:
+        folder = self.store.folder / _folder(identity)
+        file, digest = self.store.save_records(
+            folder, f"{identity.run_id}.records.jsonl.gz", records
+        )
+        before_file, before_digest = self.store.save_records(folder.parent, None, before)
+        retain = (
+            self.store.save_records(folder.parent, None, retained) if retained else (None, None)
+        )
+        return RecordsBlock(
+            file=file,
+            sha256=digest,
+            before_file=before_file,
+            before_sha256=before_digest,
+            retain_file=retain[0],
+            retain_sha256=retain[1],
+        )
+
+
+def command_of(job: Job) -> str:
+    """The command line that repeats this job; local folders stand as placeholders."""
+    words = ["unlearnbench run", f"--method {job.method}"]
+    options = _portable(job.task_config)
+    split = options.pop("split", None)
+    words.append(f"--task {job.task}:{split}" if split else f"--task {job.task}")
+    words.append(f"--model {_portable_name(job.model.name, 'MODEL')}")
+    if job.model.retain_model:
+        words.append(f"--retain-model {_portable_name(job.model.retain_model, 'RETAIN_MODEL')}")
+    words.append(f"--seed {job.seed}")
+    words += [f"--set {job.method}.{k}={v}" for k, v in job.config.items()]
+    if "data_dir" in job.task_config:
+        words.append("--data-dir DATA")
+    return " ".join(words)[:2000]
+
+
+def _portable_name(name: str, placeholder: str) -> str:
+    return placeholder if Path(name).expanduser().is_dir() else name
+
+
+def _portable(task_config: dict[str, Any]) -> dict[str, Any]:
+    """The options that mean the same on another machine: local folders are left out."""
+    return {k: v for k, v in task_config.items() if k != "data_dir" and v is not None}
+
+
+def _portable_traceback(error: BaseException) -> str:
+    """The last frames, file names without their folders."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    lines = [f"{Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames]
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])
+
+
+def _distribution(method: str) -> str:
+    return "local file" if ".py:" in method else plugins.find("method", method).distribution
+
+
+def _folder(identity: Identity) -> str:
+    return result_folder(identity.task, identity.model, identity.method)
+
+
+def _entry(job: Job) -> ModelEntry:
+    entry = resolve_entry(job.model.name)
+    return replace(entry, name=job.model.label) if job.model.label else entry
+
+
+def _load(job: Job, entry: ModelEntry) -> LanguageModel:
+    return load_model(entry, **job.model.load_options())
+
+
+def _oracle(job: Job, entry: ModelEntry, task: Task[Any]) -> LanguageModel | None:
+    location = job.model.retain_model or task.oracle_location(entry)
+    if location is None:
+        return None
+    options = {**job.model.load_options(), "revision": None}
+    options["prompt_format"] = options["prompt_format"] or entry.prompt_format
+    retained = resolve_entry(location)
+    if Path(location).is_absolute():
+        retained = ModelEntry(name=f"{entry.name}-{task.retain_split}", location=retained.location)
+    return load_model(retained, **options)
+
+
+def _identity(model: LanguageModel) -> ModelIdentity:
+    return ModelIdentity(
+        name=model.name,
+        revision=model.revision,
+        fingerprint=model.fingerprint(),
+        parameters=model.parameters,
+        dtype=str(model.dtype).removeprefix("torch."),
+    )
+
+
+def _check_scope(
+    method: str,
+    unlearned: LanguageModel,
+    digests: dict[str, str],
+    frozen: list[str],
+    role: Literal["method", "reference"],
+) -> int:
+    """Number of weights in changed tensors; a change outside the declared scope is an error."""
+    now = parameter_digests(unlearned.hf)
+    changed = {name for name, digest in now.items() if digests.get(name) != digest}
+    stray = sorted(changed & set(frozen))
+    if stray and role == "method":
+        raise RuntimeError(
+            f"method {method} changed {stray[0]} ({len(stray)} such), outside its declared scope."
+        )
+    sizes = {name: p.numel() for name, p in unlearned.hf.named_parameters()}
+    return sum(sizes[name] for name in changed)
+
+
+def _bare(metrics: list[Metric]) -> list[Metric]:
+    """Reference metrics without their replicates (the references' own rows carry those)."""
+    return [m.model_copy(update={"replicates": None}) for m in metrics]

@@ -1,0 +1,222 @@
+"""What is to be run: methods x tasks x models x seeds. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+
+from unlearnbench import plugins
+from unlearnbench.errors import UserError
+from unlearnbench.method import Method
+from unlearnbench.task import Task
+
+DEFAULT_SEEDS = (0, 1, 2)
+
+
+class ModelSpec(BaseModel):
+    """A model and how to load it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    retain_model: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    prompt_format: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    batch_tokens: Annotated[int, Field(ge=1)] = 4096
+    #: The name in results, where the model is a folder whose own name says little (`full`).
+    label: str | None = None
+
+    def load_options(self) -> dict[str, Any]:
+        """The keyword arguments of `load_model`."""
+        return self.model_dump(exclude={"name", "retain_model", "label"})
+
+
+class Job(BaseModel):
+    """One method on one task, model and seed. A job is a pure function of its inputs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    config: dict[str, Any] = {}
+    task: str
+    task_config: dict[str, Any] = {}
+    model: ModelSpec
+    seed: StrictInt
+
+    @property
+    def title(self) -> str:
+        """A short name for people: `rome target=dummy · nano:forget10 · nano · seed 0`."""
+        options = " ".join(f"{k}={v}" for k, v in self.config.items())
+        split = self.task_config.get("split")
+        task = f"{self.task}:{split}" if split else self.task
+        model = self.model.label or Path(self.model.name).name
+        return " · ".join((f"{self.method} {options}".strip(), task, model, f"seed {self.seed}"))
+
+
+class PlanFile(BaseModel):
+    """A study as YAML: `methods`, `tasks`, `models`, `seeds`.
+
+    A method is a name, or a name with hyperparameters: `- rome: {target: dummy}`. A task is
+    `NAME` or `NAME:SPLIT`, or a name with options: `- tofu: {split: forget10, data_dir: tofu}`.
+    A model is a name, folder or hub id, or one with options: `- nano: {dtype: bfloat16}`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    methods: list[str | dict[str, dict[str, Any] | None]]
+    tasks: list[str | dict[str, dict[str, Any] | None]]
+    models: list[str | dict[str, dict[str, Any] | None]]
+    seeds: list[StrictInt] = list(DEFAULT_SEEDS)
+
+
+def read_plan(path: Path) -> PlanFile:
+    """A plan file.
+
+    Raises:
+        UserError: unreadable, not YAML, or not a plan (the field is named).
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f'plan "{path}" cannot be read ({error.strerror}).') from error
+    except yaml.YAMLError as error:
+        raise UserError(f'plan "{path}" is not YAML: {" ".join(str(error).split())}.') from error
+    try:
+        return PlanFile.model_validate(document)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the document"
+        raise UserError(
+            f'plan "{path}", {where}: {fault["msg"]}. A plan has methods, tasks, models and seeds.'
+        ) from error
+
+
+def plan_jobs(
+    methods: Sequence[str | Mapping[str, Any]],
+    tasks: Sequence[str | Mapping[str, Any]],
+    models: Sequence[str | Mapping[str, Any]],
+    seeds: Sequence[int],
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Job]:
+    """The product of all, in an order that keeps one model's jobs together.
+
+    A method that no seed can change (and that says so) gets the first seed only.
+
+    Raises:
+        UserError: an unknown name, option or value; nothing has run then.
+    """
+    settings = settings or {}
+    named = [_split_spec(m) for m in methods]
+    unused = set(settings) - {name for name, _ in named}
+    if unused:
+        raise UserError(f'--set {min(unused)}.…: no method "{min(unused)}" is in this run.')
+    for word, given in (("method", named), ("task", tasks), ("model", models), ("seed", seeds)):
+        if not given:
+            raise UserError(f"nothing to run: no --{word}, and no --suite or --plan that has one.")
+    built: list[Job] = []
+    task_options = [_task_options(t) for t in tasks]
+    for model in models:
+        spec = _model_spec(model)
+        for task, options in task_options:
+            for name, own in named:
+                method_class = load_method(name)
+                config = {**own, **settings.get(name, {})}
+                method_class.configured(**config)  # raises on a wrong setting
+                runs = seeds if method_class.stochastic else seeds[:1]
+                built += [
+                    Job(
+                        method=name,
+                        config=config,
+                        task=task,
+                        task_config=options,
+                        model=spec,
+                        seed=seed,
+                    )
+                    for seed in runs
+                ]
+    return list({json.dumps(j.model_dump(mode="json"), sort_keys=True): j for j in built}.values())
+
+
+def load_method(name: str) -> type[Method[Any]]:
+    """The method class of a registered name, or of `path/to/file.py:Class` (an experiment).
+
+    Raises:
+        UserError: unknown, unloadable, or not a method.
+    """
+    if ".py:" in name:
+        return _method_from_file(name)
+    loaded = plugins.load("method", name)
+    if not (isinstance(loaded, type) and issubclass(loaded, Method)):
+        raise UserError(f'method "{name}" is not a subclass of unlearnbench.Method.')
+    return loaded
+
+
+def load_task(name: str) -> type[Task[Any]]:
+    """The task class of a registered name.
+
+    Raises:
+        UserError: unknown, unloadable, or not a task.
+    """
+    loaded = plugins.load("task", name)
+    if not (isinstance(loaded, type) and issubclass(loaded, Task)):
+        raise UserError(f'task "{name}" is not a subclass of unlearnbench.Task.')
+    return loaded
+
+
+def _method_from_file(spec: str) -> type[Method[Any]]:
+    import importlib.util
+
+    path_text, _, attribute = spec.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise UserError(f'method file "{path}" does not exist.')
+    module_spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f'method file "{path}" fails: {type(error).__name__}: {error}.') from error
+    loaded = getattr(module, attribute, None)
+    if not (isinstance(loaded, type) and issubclass(loaded, Method)):
+        raise UserError(f'"{path}" has no Method subclass "{attribute}".')
+    return loaded
+
+
+def _split_spec(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    if len(spec) != 1:
+        raise UserError(f"{dict(spec)!r} names {len(spec)} things; write one per line.")
+    ((name, options),) = spec.items()
+    return name, dict(options or {})
+
+
+def _task_options(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    name, options = _split_spec(spec)
+    name, _, split = name.partition(":")
+    if split:
+        options = {"split": split, **options}
+    task = load_task(name).configured(**options)  # raises on a wrong option
+    options.setdefault("split", task.split)
+    return name, {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+
+
+def _model_spec(spec: str | Mapping[str, Any]) -> ModelSpec:
+    name, options = _split_spec(spec)
+    try:
+        return ModelSpec(name=name, **options)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UserError(f'model "{name}", {where}: {fault["msg"]}.') from error

@@ -1,0 +1,100 @@
+"""A worker process: reads jobs as JSON lines, answers with events as JSON lines.
+
+It is a process of its own so that a job that is killed (out of memory, a crash in native code, a
+time limit) costs that job and nothing else. Run as `python -m unlearnbench.running.worker OUT`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from unlearnbench.errors import UserError
+from unlearnbench.results.store import ResultStore
+from unlearnbench.running.plan import Job
+
+#: Seconds between two progress events of one stage.
+_PROGRESS_INTERVAL = 0.1
+
+
+class _Events:
+    """The event stream. Whatever else prints goes to standard error."""
+
+    def __init__(self) -> None:
+        self._stream: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        self._last = ("", 0.0)
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self._stream.write(json.dumps({"kind": kind, **fields}, default=_plain) + "\n")
+        self._stream.flush()
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        now, stage = time.monotonic(), note.split(" ")[0]
+        if done < total and stage == self._last[0] and now - self._last[1] < _PROGRESS_INTERVAL:
+            return
+        self._last = (stage, now)
+        self.send("progress", done=done, total=total, note=note)
+
+
+def main() -> None:
+    # Ctrl-C is the parent's: it decides what becomes of a running job.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    events = _Events()
+    out, threads = Path(sys.argv[1]), int(sys.argv[2])
+    import torch
+    import transformers
+
+    if threads:
+        torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    from unlearnbench.running.job import JobRunner
+
+    runner = JobRunner(ResultStore(out))
+    for line in sys.stdin:
+        job = Job.model_validate_json(line)
+        try:
+            _run(runner, job, events)
+        except UserError as error:
+            events.send("refused", message=str(error))
+
+
+def _run(runner: Any, job: Job, events: _Events) -> None:
+    identity = runner.identify(job)
+    events.send(
+        "identified",
+        run_id=identity.run_id,
+        method=identity.method.model_dump(mode="json"),
+        task=identity.task.model_dump(mode="json"),
+        model=identity.model.model_dump(mode="json"),
+    )
+    result, complaint = runner.finished(identity)
+    if complaint:
+        events.send("warning", message=complaint)
+    kind = "skipped"
+    if result is None:
+        kind, result = "finished", runner.run(job, identity, events.progress)
+    events.send(
+        kind,
+        status=result.status,
+        message=result.error.message if result.error else "",
+        path=str(runner.store.path_of(result.relative_folder, result.run_id)),
+        headlines={m.headline: m.value for m in result.metrics if m.headline},
+    )
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return str(value)
+
+
+if __name__ == "__main__":
+    main()

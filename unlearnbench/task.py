@@ -1,0 +1,159 @@
+"""The contract of a task: what is to be forgotten, and how forgetting is measured.
+
+A task never aggregates on the side. `evaluate` gives per-item records; `aggregate` turns records
+into metrics with the pure functions of `unlearnbench.metrics`, without torch, so that anybody can
+recompute a result from its records.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unlearnbench.errors import UserError, unknown_name
+from unlearnbench.method import API_VERSION, Guarantee, Progress, silent
+from unlearnbench.models.entry import ModelEntry
+from unlearnbench.request import Example, ForgetRequest
+from unlearnbench.results.records import Record
+from unlearnbench.results.schema import Metric
+
+if TYPE_CHECKING:
+    from unlearnbench.models import LanguageModel
+
+
+class TaskConfig(BaseModel):
+    """Options of a task (split, data folder), as a user may set them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """Where a task's data came from and exactly what it was."""
+
+    source: str
+    revision: str
+    sha256: str
+    n_forget: int
+    n_retain: int
+    n_eval: Mapping[str, int] = field(default_factory=dict)
+
+
+T = TypeVar("T", bound=TaskConfig)
+
+
+class Task(ABC, Generic[T]):
+    """One benchmark task on one split of its data.
+
+    Importing a task, building it and calling `aggregate` must not import torch.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    api_version: ClassVar[int] = API_VERSION
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+    guarantee: ClassVar[Guarantee] = "data-deletion"
+    #: Name and version of the rule that makes the headline scores.
+    headline_rule: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+
+    def __init__(self, config: T) -> None:
+        self.config = config
+
+    @property
+    @abstractmethod
+    def split(self) -> str:
+        """The forget split that this task asks for, e.g. `forget10`."""
+
+    @property
+    @abstractmethod
+    def retain_split(self) -> str:
+        """The name of the complement, by which retrained oracles are found, e.g. `retain90`."""
+
+    @abstractmethod
+    def describe_data(self) -> DataDescription:
+        """Source, revision, content hash and counts of the data.
+
+        Raises:
+            DataError: a file is missing or a row malformed.
+        """
+
+    @abstractmethod
+    def request(self, seed: int) -> ForgetRequest:
+        """The forget request: training-side text only."""
+
+    @abstractmethod
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        """Per-item scores of one model, in a fixed order."""
+
+    def assess_generations(
+        self, records: list[Record], original: LanguageModel, progress: Progress = silent
+    ) -> list[Record]:
+        """Adds the scores that need the model before unlearning (fluency). Default: none."""
+        return records
+
+    @classmethod
+    @abstractmethod
+    def aggregate(
+        cls,
+        records: Sequence[Record],
+        before: Sequence[Record] | None = None,
+        retain_model: Sequence[Record] | None = None,
+    ) -> list[Metric]:
+        """The metrics of a model from its records and those of the two references.
+
+        `before` are the records of the model before unlearning, `retain_model` those of the
+        oracle; a metric that needs one which is None is left out. Pure: no model, no data, no
+        torch, so that a result can be recomputed from its records alone.
+        """
+
+    @abstractmethod
+    def training_examples(self, split: str) -> list[Example]:
+        """What a reference model of `split` (`full` or `retain_split`) is trained on.
+
+        Raises:
+            UserError: an unknown split.
+        """
+
+    def pretraining_examples(self) -> list[Example]:
+        """What stands in for pretraining when a reference model is trained from scratch."""
+        return []
+
+    def oracle_location(self, entry: ModelEntry) -> str | None:
+        """Where the oracle of a model is: registered with it, or beside it under its split's name
+        (as `unlearnbench reference train` writes a pair). None where neither is.
+        """
+        known = entry.retain_models.get(self.retain_split)
+        beside = Path(entry.location).parent / self.retain_split
+        local = Path(entry.location).is_absolute() and (beside / "config.json").is_file()
+        return known or (str(beside) if local else None)
+
+    def evaluation_text(self) -> Sequence[str]:
+        """Every text that the evaluation scores and that must not serve as an edit target."""
+        return ()
+
+    @classmethod
+    def configured(cls, **values: Any) -> Task[Any]:
+        """The task with these options.
+
+        Raises:
+            UserError: an unknown option (with the nearest ones) or value.
+        """
+        unknown = [key for key in values if key not in cls.Config.model_fields]
+        if unknown:
+            raise UserError(
+                unknown_name(f"option of task {cls.name}", unknown[0], cls.Config.model_fields)
+            )
+        try:
+            return cls(cls.Config(**values))  # type: ignore[arg-type]
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise UserError(
+                f"task {cls.name}, {'.'.join(map(str, fault['loc']))} = {fault.get('input')!r}: "
+                f"{fault['msg']}."
+            ) from error
