@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from unlearnbench.errors import UserError
 from unlearnbench.results.store import write_atomically
 
 if TYPE_CHECKING:
@@ -34,6 +36,28 @@ def content_key(**parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a file of the cache for one process at a time; makes its folder.
+
+    Raises:
+        UserError: the cache folder cannot be written.
+    """
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f'the cache folder "{path.parent}" is not writable ({error.strerror}). '
+            "Choose another with the environment variable UNLEARNBENCH_CACHE."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def cached_tensors(
     key: str,
     make: Callable[[], Mapping[str, torch.Tensor]],
@@ -49,8 +73,7 @@ def cached_tensors(
     from safetensors.torch import save
 
     path = cache_folder() / room / f"{key}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with locked(path):
         try:
             with safe_open(path, framework="pt") as file:
                 if (file.metadata() or {}).get("key") == key:

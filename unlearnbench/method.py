@@ -40,7 +40,8 @@ def silent(done: int, total: int, note: str = "") -> None:
 class MethodConfig(BaseModel):
     """Hyperparameters of a method: typed, bounded, unknown names refused, defaults the paper's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A result stores the configuration, and JSON has no infinity and no NaN.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=MethodConfig)
@@ -120,8 +121,8 @@ def outside_scope(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 def _first_fault(method: str, error: ValidationError) -> str:
     fault = error.errors()[0]
-    field = ".".join(map(str, fault["loc"]))
-    return f"{method}.{field} = {fault.get('input')!r}: {fault['msg']}."
+    field = ".".join([method, *map(str, fault["loc"])])
+    return f"{field} = {fault.get('input')!r}: {fault['msg'].removesuffix('.')}."
 
 
 GUARANTEES: tuple[str, ...] = get_args(Guarantee)

@@ -6,19 +6,19 @@ loaded when it is asked for, and one that cannot be loaded stops nothing but a r
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
-import importlib.util
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from importlib.metadata import Distribution, EntryPoint
 from typing import Any
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from unlearnbench import plugin_source
 from unlearnbench.errors import PluginError, unknown_name
 
 #: The entry-point groups, by the word that errors and `list` use for one of their members.
@@ -29,6 +29,8 @@ GROUPS = {
     "suite": "unlearnbench.suites",
     "command": "unlearnbench.commands",
 }
+
+_NO_PLACE = "its entry point is not of the form module:attribute"
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,14 @@ class Plugin:
             PluginError: its requirement on this suite is not met, it fails to import, or it was
                 built for another major version of the contract.
         """
-        unmet = self.unmet_requirement()
+        unmet = self.unmet_requirement() or (None if self._place() else _NO_PLACE)
         if unmet:
             raise PluginError(self._sentence(unmet))
-        entry = importlib.metadata.EntryPoint(self.name, self.value, GROUPS[self.kind])
         try:
-            loaded = entry.load()
-        except Exception as cause:
-            raise PluginError(self._sentence(f"{type(cause).__name__}: {cause}")) from cause
+            loaded = EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
+        except (Exception, SystemExit) as cause:  # some programs exit when they are imported
+            told = f"{type(cause).__name__}: {' '.join(str(cause).split())}".rstrip(":. ")
+            raise PluginError(self._sentence(told)) from cause
         built_for = getattr(loaded, "api_version", None)
         current = _api_version()
         if built_for is not None and built_for != current:
@@ -73,37 +75,33 @@ class Plugin:
         for text in self.requires:
             try:
                 requirement = Requirement(text)
-            except InvalidRequirement:
+                marker = requirement.marker
+                applies = marker is None or marker.evaluate({"extra": ""})
+            except ValueError:  # not a requirement: pip's business
                 continue
-            if requirement.name.lower() == "unlearnbench" and not requirement.specifier.contains(
-                here, prereleases=True
-            ):
+            named = applies and canonicalize_name(requirement.name) == "unlearnbench"
+            if named and not requirement.specifier.contains(here, prereleases=True):
                 return f"it requires unlearnbench{requirement.specifier}, and this is {here}"
         return None
 
     def fault(self) -> str | None:
         """What will keep this plugin from loading, as far as reading its source can tell.
 
-        Finds, without running a line of it: an unmet requirement, a missing module, a syntax
-        error, an import of something that is not installed, a missing attribute, a module that
-        always raises. `list --check` really imports.
+        Runs nothing of it (see `plugin_source`); `list --check` really imports.
         """
-        return self.unmet_requirement() or _source_fault(self.value)
+        unmet, place = self.unmet_requirement(), self._place()
+        return unmet or (plugin_source.source_fault(*place) if place else _NO_PLACE)
 
     def summary(self) -> str:
         """The first line of its docstring, read from the source without importing it."""
-        module, _, attribute = self.value.partition(":")
-        path = _source_file(module)
-        if path is None or path.suffix != ".py":
-            return ""
-        try:
-            body = ast.parse(path.read_bytes()).body
-        except SyntaxError:
-            return ""
-        for node in body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
-                return (ast.get_docstring(node) or "").partition("\n")[0]
-        return ""
+        place = self._place()
+        return plugin_source.summary(*place) if place else ""
+
+    def _place(self) -> tuple[str, str] | None:
+        """Module and attribute of the entry point (its extras mean nothing to anyone any more)."""
+        module, _, attribute = self.value.partition("[")[0].replace(" ", "").partition(":")
+        sound = all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
+        return (module, attribute) if sound else None
 
     def _sentence(self, cause: str) -> str:
         return (
@@ -113,24 +111,47 @@ class Plugin:
 
 
 @lru_cache(maxsize=1)
-def _all_plugins() -> tuple[Plugin, ...]:
-    kinds = {group: kind for kind, group in GROUPS.items()}
-    found: dict[tuple[str, str, str], Plugin] = {}
+def _all_plugins() -> tuple[tuple[Plugin, ...], tuple[str, ...]]:
+    """Every registered plugin, and a sentence for each distribution that cannot be read."""
+    found: dict[str, list[Plugin]] = {}
+    unreadable = []
     for distribution in importlib.metadata.distributions():
-        entries = [e for e in distribution.entry_points if e.group in kinds]
-        for entry in entries:
-            plugin = Plugin(
+        try:
+            registered = list(_registered_by(distribution))
+        except Exception as cause:  # metadata is a stranger's text: no fault of it may stop us
+            unreadable.append(
+                f"the metadata of {_name_of(distribution)} cannot be read "
+                f"({type(cause).__name__}: {cause}). Install it again."
+            )
+            continue
+        if registered:
+            # A distribution can be on the path twice (an editable install and its build folder):
+            # the first one is the one that imports.
+            found.setdefault(canonicalize_name(registered[0].distribution), registered)
+    every = [plugin for registered in found.values() for plugin in registered]
+    every.sort(key=lambda p: (p.kind, p.name, p.distribution))
+    return tuple(every), tuple(sorted(unreadable))
+
+
+def _registered_by(distribution: Distribution) -> Iterator[Plugin]:
+    kinds = {group: kind for kind, group in GROUPS.items()}
+    for entry in distribution.entry_points:
+        if entry.group in kinds:
+            yield Plugin(
                 kind=kinds[entry.group],
                 name=entry.name,
                 value=entry.value,
-                distribution=distribution.name,
-                version=distribution.version,
+                distribution=_name_of(distribution),
+                version=str(distribution.metadata["Version"] or "of no version"),
                 requires=tuple(distribution.requires or ()),
             )
-            # A distribution can be on the path twice (an editable install and its build folder):
-            # the first one is the one that imports.
-            found.setdefault((plugin.kind, plugin.name, plugin.distribution), plugin)
-    return tuple(sorted(found.values(), key=lambda p: (p.kind, p.name, p.distribution)))
+
+
+def _name_of(distribution: Distribution) -> str:
+    try:
+        return str(distribution.metadata["Name"] or "a nameless distribution")
+    except Exception:  # as above
+        return "a nameless distribution"
 
 
 def refresh() -> None:
@@ -140,7 +161,12 @@ def refresh() -> None:
 
 def plugins(kind: str) -> list[Plugin]:
     """The registered plugins of a kind (a key of `GROUPS`), by name. Reads metadata only."""
-    return [p for p in _all_plugins() if p.kind == kind]
+    return [p for p in _all_plugins()[0] if p.kind == kind]
+
+
+def unreadable() -> tuple[str, ...]:
+    """A sentence for each installed distribution whose metadata cannot be read."""
+    return _all_plugins()[1]
 
 
 def find(kind: str, name: str) -> Plugin:
@@ -176,89 +202,11 @@ def suite_version() -> str:
 
 
 def _clash(kind: str, name: str, named: Iterable[Plugin]) -> str:
-    owners = " and ".join(f"{p.distribution} {p.version}" for p in named)
-    return f'two distributions register a {kind} "{name}": {owners}. Uninstall one of them.'
+    owners = " and by ".join(f"{p.distribution} {p.version}" for p in named)
+    return f'a {kind} "{name}" is registered by {owners}. Uninstall all but one.'
 
 
 def _api_version() -> int:
     from unlearnbench.method import API_VERSION
 
     return API_VERSION
-
-
-def _source_fault(value: str) -> str | None:
-    module, _, attribute = value.partition(":")
-    path = _source_file(module)
-    if path is None:
-        return f'no module "{module}" is installed'
-    if path.suffix != ".py":
-        return None  # a compiled module: only importing it can tell
-    try:
-        tree = ast.parse(path.read_bytes())
-    except SyntaxError as error:
-        return f"SyntaxError: {error.msg} ({path.name}, line {error.lineno})"
-    defined: set[str] = set()
-    open_ended = False
-    for node in tree.body:
-        match node:
-            case ast.Import(names=names):
-                missing = [a.name for a in names if not _importable(a.name)]
-                defined |= {(a.asname or a.name).split(".")[0] for a in names}
-            case ast.ImportFrom(module=str(source), level=0, names=names):
-                missing = [] if _importable(source) else [source]
-                defined |= {a.asname or a.name for a in names}
-                open_ended |= any(a.name == "*" for a in names)
-            case ast.ImportFrom(names=names):
-                missing = []
-                defined |= {a.asname or a.name for a in names}
-            case ast.Raise():
-                return f"it always raises on import ({path.name}, line {node.lineno})"
-            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
-                missing = []
-                defined.add(name)
-            case ast.Assign(targets=targets):
-                missing = []
-                defined |= {t.id for t in targets if isinstance(t, ast.Name)}
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                missing = []
-                defined.add(name)
-            case ast.Expr() | ast.Delete() | ast.Assert():
-                continue
-            case _:
-                open_ended = True  # if, try, with, ...: may define anything
-                continue
-        if missing:
-            return f"ModuleNotFoundError: no module named '{missing[0]}'"
-    first = attribute.split(".")[0]
-    if first and first not in defined and not open_ended and "__getattr__" not in defined:
-        return f'module "{module}" has no "{first}"'
-    return None
-
-
-def _importable(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module.split(".")[0]) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def _source_file(module: str) -> Path | None:
-    """Where a module's source lies, found without importing its parent packages."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin else None
-    for root in spec.submodule_search_locations or []:
-        base = Path(root, *rest)
-        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-            if candidate.is_file():
-                return candidate
-        compiled = sorted(base.parent.glob(f"{base.name}.*.so"))
-        if compiled:
-            return compiled[0]
-    return None

@@ -106,21 +106,22 @@ def _dummy(item: Example, request: ForgetRequest, generator: random.Random) -> s
 
 
 def _incorrect(item: Example, request: ForgetRequest, generator: random.Random) -> str:
-    """A wrong answer of the right type, never one that the evaluation scores.
+    """A wrong answer of the right type.
 
-    From the task where it supplies some, else the answer of another forget item of the same
-    relation (of any relation where none shares it).
+    From the task where it supplies some (which it takes care not to score), else the answer of
+    another forget item of the same relation (of any relation where none shares it).
     """
-    supplied = [a for a in request.wrong_answers.get(item.id, ()) if a != item.answer]
+    right = _plain(item.answer)
+    supplied = [a for a in request.wrong_answers.get(item.id, ()) if _plain(a) != right]
     if supplied:
         return generator.choice(supplied)
-    others = [e for e in request.forget if e.answer != item.answer]
+    others = [e for e in request.forget if _plain(e.answer) != right]
     same = [e.answer for e in others if item.relation and e.relation == item.relation]
     pool = sorted(set(same or [e.answer for e in others]))
     if not pool:
         raise UserError(
-            f'no wrong answer for forget item "{item.id}": it is alone in the forget set and the '
-            'task supplies none. Use another target ("dummy", "idk", "avoidant").'
+            f'no wrong answer for forget item "{item.id}": the forget set has no other answer and '
+            'the task supplies none. Use another target ("dummy", "idk", "avoidant").'
         )
     return generator.choice(pool)
 
@@ -154,5 +155,10 @@ def _generator(*parts: object) -> random.Random:
 
 def overlap(targets: Sequence[str], evaluation_text: Sequence[str]) -> bool:
     """Whether an edit target is text that the evaluation scores (flag `target_overlap`)."""
-    scored = {text.strip().casefold() for text in evaluation_text}
-    return any(target.strip().casefold() in scored for target in targets)
+    scored = {_plain(text) for text in evaluation_text}
+    return any(_plain(target) in scored for target in targets)
+
+
+def _plain(text: str) -> str:
+    """A text as it counts when two are compared: `Paris` and ` paris ` are one answer."""
+    return text.strip().casefold()

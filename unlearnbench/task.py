@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class TaskConfig(BaseModel):
     """Options of a task (split, data folder), as a user may set them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Task(ABC, Generic[T]):
             return cls(cls.Config(**values))  # type: ignore[arg-type]
         except ValidationError as error:
             fault = error.errors()[0]
+            where = ", ".join([f"task {cls.name}", *map(str, fault["loc"])])
             raise UserError(
-                f"task {cls.name}, {'.'.join(map(str, fault['loc']))} = {fault.get('input')!r}: "
-                f"{fault['msg']}."
+                f"{where} = {fault.get('input')!r}: {fault['msg'].removesuffix('.')}."
             ) from error

@@ -47,6 +47,7 @@ class RomeConfig(MethodConfig):
         None, description="text file, one text a line, to measure C on; default: the retain set"
     )
     layer: int | None = Field(None, ge=0, description="l*; default: the family's")
+    contexts: int = Field(21, ge=1, le=21, description="how many contexts, the empty one first")
     steps: int | None = Field(None, ge=1, description="steps of the search for v*")
     learning_rate: float | None = Field(None, gt=0, description="of Adam on delta")
     weight_decay: float | None = Field(None, ge=0)
@@ -77,7 +78,7 @@ class Rome(Method[RomeConfig]):
         """Raises Diverged with the edit's number where norms explode or numbers end."""
         layer = edited_layer(model, self.config)
         settings = search_settings(model, self.config)
-        contexts = context_prefixes(model, request.seed)
+        contexts = context_prefixes(model, request.seed, self.config.contexts)
         lower = None
         if self.config.mom2:
             texts = _corpus(self.config.corpus, model, request)

@@ -7,7 +7,7 @@ Prompting, per-item scores and aggregates follow docs/metrics.md, sections 1 to 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
@@ -43,7 +43,7 @@ REPLICATES = 1000
 EVALUATED = ("forget", "retain", "real_authors", "world_facts")
 GENERAL = ("real_authors", "world_facts")
 
-Weights = Mapping[str, NDArray[np.int64]]
+Weights = Mapping[str, "NDArray[np.int64] | None"]
 Values = dict[tuple[str, str], "float | NDArray[np.float64]"]
 
 
@@ -261,9 +261,8 @@ class Tofu(Task[TofuConfig]):
         retain_model: Sequence[Record] | None = None,
     ) -> list[Metric]:
         counts = {s: sum(r.split == s for r in records) for s in EVALUATED}
-        weights = {s: _weights([r.cluster for r in records if r.split == s], s) for s in EVALUATED}
-        value = _values(records, before, retain_model, None)
-        spread = _values(records, before, retain_model, weights)
+        value = _values(records, before, retain_model, _unit_weights)
+        spread = _values(records, before, retain_model, _resamples)
         made = []
         for (name, split), point in value.items():
             low, high = metrics.percentile_interval(spread[name, split])
@@ -332,10 +331,13 @@ def _values(
     records: Sequence[Record],
     before: Sequence[Record] | None,
     retain_model: Sequence[Record] | None,
-    weights: Weights | None,
+    weigh: Callable[[Sequence[Record]], Weights],
 ) -> Values:
-    """Every aggregate at unit weights, or at each row of bootstrap `weights`, by (name, split)."""
-    w = weights or dict.fromkeys(EVALUATED)
+    """Every aggregate by (name, split): at unit weights, or at each bootstrap resample.
+
+    `weigh` weighs each model's items by themselves, so that no order of records matters.
+    """
+    w = weigh(records)
     out: Values = {}
 
     def mean(name: str, split: str, values: NDArray[np.float64] | None = None) -> None:
@@ -378,13 +380,15 @@ def _values(
             _column(records, "forget", "truth_ratio"),
             _column(retain_model, "forget", "truth_ratio"),
             w["forget"],
-            w["forget"],
+            weigh(retain_model)["forget"],
         )
     if before is not None:
         mean("fluency", "forget", _fluent(records, before))
         now = metrics.harmonic_mean(out["model_utility", "all"], out["fluency", "forget"])
+        w_before = weigh(before)
         then = metrics.harmonic_mean(
-            _model_utility(before, w), metrics.mean(_fluent(before, before), w["forget"])
+            _model_utility(before, w_before),
+            metrics.mean(_fluent(before, before), w_before["forget"]),
         )
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(np.asarray(then) > 0, np.asarray(now) / np.asarray(then), 0.0)
@@ -392,9 +396,7 @@ def _values(
     return out
 
 
-def _model_utility(
-    records: Sequence[Record], w: Mapping[str, NDArray[np.int64] | None]
-) -> float | NDArray[np.float64]:
+def _model_utility(records: Sequence[Record], w: Weights) -> float | NDArray[np.float64]:
     parts = []
     for split in ("retain", *GENERAL):
         probability = "prob" if split == "retain" else "prob_normalised"
@@ -420,10 +422,18 @@ def _fluent(records: Sequence[Record], before: Sequence[Record]) -> NDArray[np.f
     return metrics.fluency([r.generation or "" for r in forget], nlls, bound).astype(float)
 
 
-def _weights(clusters: Sequence[str], split: str) -> NDArray[np.int64]:
+def _unit_weights(records: Sequence[Record]) -> Weights:
+    return dict.fromkeys(EVALUATED)
+
+
+def _resamples(records: Sequence[Record]) -> Weights:
     """The same resamples for every model evaluated on the same items: differences are paired."""
-    generator = metrics.seeded_generator("tofu", split, *sorted(set(clusters)))
-    return metrics.cluster_weights(clusters, REPLICATES, generator)
+    weights = {}
+    for split in EVALUATED:
+        clusters = [r.cluster for r in records if r.split == split]
+        generator = metrics.seeded_generator("tofu", split, *sorted(set(clusters)))
+        weights[split] = metrics.cluster_weights(clusters, REPLICATES, generator)
+    return weights
 
 
 def _column(records: Sequence[Record], split: str, name: str) -> NDArray[np.float64]:

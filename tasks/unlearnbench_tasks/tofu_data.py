@@ -25,49 +25,61 @@ RETAIN_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "ret
 QUESTIONS_PER_AUTHOR = 20
 
 
+@dataclass(frozen=True)
+class Split:
+    """The rows of a split and where each of them is, for errors: `forget10.json line 17`."""
+
+    rows: list[Row]
+    places: list[str]
+
+
 class Splits:
     """Rows by split name, read when first asked for and checked field by field."""
 
-    def __init__(self, source: str, revision: str, read: Callable[[str], list[Row] | None]) -> None:
+    def __init__(self, source: str, revision: str, read: Callable[[str], Split | None]) -> None:
         self.source = source
         self.revision = revision
         self._read = read
-        self._rows: dict[str, list[Row]] = {}
+        self._splits: dict[str, Split | None] = {}
 
     def rows(self, split: str, fields: Sequence[str] = ("question", "answer")) -> list[Row]:
         """The rows of a split, each with `fields`.
 
         Raises:
-            DataError: the split is missing, or a row lacks a field (file and line).
+            DataError: the split is missing or empty, or a row lacks a field (file and line).
         """
-        if split not in self._rows:
-            rows = self._read(split)
-            if rows is None:
-                raise DataError(f'{self.source} has no split "{split}" ({split}.json).')
-            self._rows[split] = rows
-        for number, row in enumerate(self._rows[split], start=1):
+        found = self._split(split)
+        if found is None:
+            raise DataError(f'{self.source} has no split "{split}" ({split}.json).')
+        if not found.rows:
+            raise DataError(f'split "{split}" of {self.source} is empty: it has no row.')
+        for row, place in zip(found.rows, found.places, strict=True):
             for field in fields:
                 if not row.get(field):
                     raise DataError(
-                        f'{split}.json line {number}: no "{field}" (fields: {", ".join(row)}). '
+                        f'{place}: no "{field}" (fields: {", ".join(row)}). '
                         f"{split} rows need {', '.join(fields)}."
                     )
-        return self._rows[split]
+        return found.rows
 
     def optional(self, split: str) -> list[Row]:
         """The rows of a split that a source may lack."""
-        if split not in self._rows:
-            self._rows[split] = self._read(split) or []
-        return self._rows[split]
+        found = self._split(split)
+        return found.rows if found else []
 
     def sha256(self, splits: Sequence[str]) -> str:
         """Content hash of the named splits, whatever file or hub they came from."""
         digest = hashlib.sha256()
         for split in splits:
             digest.update(split.encode())
-            for row in self._rows[split]:
+            for row in self.optional(split):
                 digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
         return digest.hexdigest()
+
+    def _split(self, split: str) -> Split | None:
+        if split not in self._splits:
+            self._splits[split] = self._read(split)
+        return self._splits[split]
 
 
 def from_folder(folder: Path) -> Splits:
@@ -75,7 +87,7 @@ def from_folder(folder: Path) -> Splits:
     if not folder.is_dir():
         raise UserError(f'--data-dir "{folder}" is not a folder.')
 
-    def read(split: str) -> list[Row] | None:
+    def read(split: str) -> Split | None:
         for name in (f"{split}.json", f"{split}.jsonl"):
             if (folder / name).is_file():
                 return read_json_lines(folder / name)
@@ -87,7 +99,7 @@ def from_folder(folder: Path) -> Splits:
 def from_hub(revision: str | None) -> Splits:
     """The data set on the hub; downloads what is asked for."""
 
-    def read(split: str) -> list[Row] | None:
+    def read(split: str) -> Split | None:
         import datasets
 
         try:
@@ -99,41 +111,51 @@ def from_hub(revision: str | None) -> Splits:
                 f"{HUB_ID} ({split}) cannot be loaded from the hub: {str(error)[:200]}. "
                 "Give local files with --data-dir."
             ) from error
-        return [dict(row) for row in loaded]
+        return _numbered(split, [dict(row) for row in loaded])
 
     return Splits(source=HUB_ID, revision=revision or "main", read=read)
 
 
 def from_rows(source: str, revision: str, splits: Mapping[str, Sequence[Row]]) -> Splits:
     """Rows that are in memory already."""
-    return Splits(source, revision, lambda s: list(splits[s]) if s in splits else None)
+    return Splits(
+        source, revision, lambda s: _numbered(s, list(splits[s])) if s in splits else None
+    )
 
 
-def read_json_lines(path: Path) -> list[Row]:
-    """The rows of a JSON Lines file (a blank line is skipped).
+def _numbered(split: str, rows: list[Row]) -> Split:
+    return Split(rows, [f"{split} row {number}" for number, _ in enumerate(rows, start=1)])
+
+
+def read_json_lines(path: Path) -> Split:
+    """The rows of a JSON Lines file (a blank line is skipped, a byte order mark too).
 
     Raises:
         DataError: a line is not a JSON object (file and line).
     """
-    rows: list[Row] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path.name} cannot be read as UTF-8 text ({error}).") from error
-    for number, line in enumerate(lines, start=1):
+    rows: list[Row] = []
+    places: list[str] = []
+    # Only \n ends a line of JSON Lines: a text may hold the others that `splitlines` knows.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
+        place = f"{path.name} line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
-            if path.suffix == ".jsonl":
-                rows.append({"text": line})
-                continue
-            raise DataError(f"{path.name} line {number}: not JSON ({error}).") from error
+        except (ValueError, RecursionError) as error:
+            # The refusals come as `.jsonl` of plain sentences.
+            if path.suffix != ".jsonl" or line.lstrip().startswith("{"):
+                raise DataError(f"{place}: not JSON ({error}).") from error
+            row = {"text": line}
         if not isinstance(row, dict):
-            raise DataError(f"{path.name} line {number}: a {type(row).__name__}, not an object.")
+            raise DataError(f"{place}: a {type(row).__name__}, not an object.")
         rows.append(row)
-    return rows
+        places.append(place)
+    return Split(rows, places)
 
 
 @dataclass(frozen=True)

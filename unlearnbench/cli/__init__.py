@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -13,7 +14,7 @@ from unlearnbench import plugins
 from unlearnbench.errors import PluginError, UserError
 
 #: Our own commands and the line that `--help` shows without importing them.
-_COMMANDS = {
+COMMANDS = {
     "run": "Run methods on tasks and write result files.",
     "list": "List the installed methods, tasks, models and suites.",
     "info": "Show one plugin: options, defaults, source.",
@@ -26,10 +27,10 @@ class SuiteGroup(click.Group):
     """Our commands, then those of plugins; a user's mistake is one line, without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS, *sorted({p.name for p in plugins.plugins("command")} - set(_COMMANDS))]
+        return [*COMMANDS, *sorted({p.name for p in plugins.plugins("command")} - set(COMMANDS))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _COMMANDS:
+        if cmd_name in COMMANDS:
             module = importlib.import_module(f"unlearnbench.cli.{cmd_name}")
             command = module.command
         elif any(p.name == cmd_name for p in plugins.plugins("command")):
@@ -39,13 +40,14 @@ class SuiteGroup(click.Group):
                 raise click.ClickException(str(error)) from error
         else:
             return None
-        assert isinstance(command, click.Command)
+        if not isinstance(command, click.Command):
+            raise click.ClickException(f'command "{cmd_name}" is not a click command.')
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = list(_COMMANDS.items())
+        rows = list(COMMANDS.items())
         rows += [
-            (p.name, p.summary()) for p in plugins.plugins("command") if p.name not in _COMMANDS
+            (p.name, p.summary()) for p in plugins.plugins("command") if p.name not in COMMANDS
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -65,6 +67,10 @@ class SuiteGroup(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            # `unlearnbench list | head`: the reader has left; that is no error of ours.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
 
 
 @click.group(
@@ -82,12 +88,10 @@ def main() -> None:
     # Progress is ours to show; the libraries' own bars would tear it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        cli()
-    except BrokenPipeError:
-        # `unlearnbench list | head`: the reader has left; that is no error of ours.
-        sys.stderr.close()
-        sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ✓ gets a ?, not a traceback
+    cli()
 
 
-__all__ = ["cli", "main"]
+__all__ = ["COMMANDS", "cli", "main"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ def command(name: str, kind: str | None) -> None:
     """
     from unlearnbench import plugins
     from unlearnbench.errors import PluginError, unknown_name
+    from unlearnbench.running.plan import load_method, load_task
 
     kinds = [kind] if kind else ["method", "task", "model", "suite"]
     found = [p for k in kinds for p in plugins.plugins(k) if p.name == name]
@@ -35,18 +37,39 @@ def command(name: str, kind: str | None) -> None:
         loaded = plugin.load()
         click.secho(f"{plugin.kind} {plugin.name}", bold=True)
         _say("from", f"{plugin.distribution} {plugin.version} ({plugin.value})")
-        if isinstance(loaded, type):
-            _describe_class(loaded)
-        elif plugin.kind == "model":
-            _say("is", loaded.description or loaded.location)
-            for split in sorted(loaded.retain_models):
-                _say("oracle", split)
-        elif plugin.kind == "suite":
-            click.echo(loaded.read_text(encoding="utf-8"))
+        match plugin.kind:
+            case "method":
+                _describe_class(load_method(name))
+            case "task":
+                _describe_class(load_task(name))
+            case "model":
+                _describe_model(name, loaded)
+            case "suite":
+                _show_suite(name, loaded)
 
 
 def _say(label: str, text: str) -> None:
     click.echo(f"  {label:<10} {text}")
+
+
+def _describe_model(name: str, loaded: Any) -> None:
+    from unlearnbench.errors import PluginError
+    from unlearnbench.models.entry import ModelEntry
+
+    if not isinstance(loaded, ModelEntry):
+        raise PluginError(f'model "{name}" is not an unlearnbench.ModelEntry.')
+    _say("is", loaded.description or loaded.location)
+    for split in sorted(loaded.retain_models):
+        _say("oracle", split)
+
+
+def _show_suite(name: str, loaded: Any) -> None:
+    from unlearnbench.errors import PluginError
+
+    try:
+        click.echo(Path(loaded).read_text(encoding="utf-8"))
+    except (OSError, TypeError, ValueError) as error:
+        raise PluginError(f'suite "{name}" is not the path of a plan file ({error}).') from error
 
 
 def _describe_class(loaded: type[Any]) -> None:

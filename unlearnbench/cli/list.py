@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import textwrap
 
 import click
 
 from unlearnbench import plugins
+from unlearnbench.cli import COMMANDS
 from unlearnbench.errors import PluginError
 
-KINDS = ("method", "task", "model", "suite", "command")
+KINDS = tuple(plugins.GROUPS)
+#: Columns of a terminal that the table fits in; only the reason for a cross may need more.
+WIDTH = 100
 
 
 @click.command("list")
@@ -26,30 +30,37 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
     Example:
       unlearnbench list methods
     """
-    rows = [_row(p, check) for k in KINDS if kind in (None, f"{k}s") for p in plugins.plugins(k)]
-    for k in KINDS:
+    kinds = [k for k in KINDS if kind in (None, f"{k}s")]
+    rows = [_row(p, check) for k in kinds for p in plugins.plugins(k)]
+    for k in kinds:
         for name, clash in plugins.clashes(k).items():
             for row in rows:
                 if row["kind"] == k and row["name"] == name:
                     row["fault"] = clash
+    for fault in plugins.unreadable():
+        click.echo(f"warning: {fault}", err=True)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    width = max((len(str(r["name"])) for r in rows), default=0)
-    for k in KINDS:
-        members = [r for r in rows if r["kind"] == k]
-        if not members:
-            continue
-        click.secho(f"{k}s", bold=True)
-        for row in members:
-            mark = click.style("✗", fg="red") if row["fault"] else click.style("✓", fg="green")
-            origin = f"{row['distribution']} {row['version']}"
-            told = row["fault"] or row["summary"]
-            click.echo(f"  {mark} {row['name']:<{width}}  {origin:<20}  {told}".rstrip())
+    name_width = max((len(str(r["name"])) for r in rows), default=0)
+    origins = [f"{r['distribution']} {r['version']}" for r in rows]
+    origin_width = max(map(len, origins), default=0)
+    shown = None
+    for row, origin in zip(rows, origins, strict=True):
+        if row["kind"] != shown:
+            shown = row["kind"]
+            click.secho(f"{shown}s", bold=True)
+        mark = click.style("✗", fg="red") if row["fault"] else click.style("✓", fg="green")
+        start = f"{row['name']:<{name_width}}  {origin:<{origin_width}}  "
+        room = max(WIDTH - 4 - len(start), 20)
+        told = row["fault"] or textwrap.shorten(row["summary"] or "", room, placeholder=" …")
+        click.echo(f"  {mark} {start}{told}".rstrip())
 
 
 def _row(plugin: plugins.Plugin, check: bool) -> dict[str, str | None]:
     fault = plugin.fault()
+    if plugin.kind == "command" and plugin.name in COMMANDS:
+        fault = "the suite has a command of this name, which is the one that runs"
     if check and not fault:
         try:
             plugin.load()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from unlearnbench import plugins
 from unlearnbench.errors import UserError
+from unlearnbench.running.plan import load_task
 from unlearnbench.task import Task
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def build_task(spec: str, data_dir: Path | None = None) -> Task[Any]:
@@ -19,15 +22,13 @@ def build_task(spec: str, data_dir: Path | None = None) -> Task[Any]:
         UserError: no such task, split or folder.
     """
     name, _, split = spec.partition(":")
-    task_class = plugins.load("task", name)
+    task_class = load_task(name)
     options: dict[str, Any] = {"split": split} if split else {}
     if data_dir is not None:
         if "data_dir" not in task_class.Config.model_fields:
             raise UserError(f'task "{name}" brings its own data: --data-dir does not apply.')
         options["data_dir"] = data_dir
-    task = task_class.configured(**options)
-    assert isinstance(task, Task)
-    return task
+    return task_class.configured(**options)
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -51,9 +52,6 @@ def _value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-5 as a string
-        except ValueError:
-            return value
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)  # YAML 1.1 reads 1e-5 as a string
     return value

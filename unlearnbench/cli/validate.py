@@ -44,6 +44,6 @@ def command(paths: tuple[Path, ...], schema: bool) -> None:
         faults = verify(file)
         broken += bool(faults)
         for fault in faults:
-            click.echo(f"{file}: {fault}")
+            click.echo(f"{click.format_filename(file)}: {fault}")
     click.echo(f"{len(files)} files: {len(files) - broken} valid, {broken} with faults.")
     sys.exit(1 if broken else 0)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+Item = TypeVar("Item")
 R = TypeVar("R")
 
 
@@ -30,28 +31,40 @@ class TokenBudget:
             yield order[start : start + size]
             start += size
 
-    def run(self, batch: Sequence[int], step: Callable[[Sequence[int]], list[R]]) -> list[R]:
+    def run(self, batch: Sequence[Item], step: Callable[[Sequence[Item]], list[R]]) -> list[R]:
         """`step(batch)`, in halves after an out-of-memory; results in the batch's order.
 
         Raises:
             MemoryError: not even one item fits.
         """
-        try:
-            return step(batch)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(batch) == 1:
-            raise MemoryError("one sequence alone does not fit into memory.")
-        self.tokens = max(1, self.tokens // 2)
-        half = (len(batch) + 1) // 2
-        return [*self.run(batch[:half], step), *self.run(batch[half:], step)]
+        results: list[R] = []
+        size = len(batch)
+        while len(results) < len(batch):
+            part = batch[len(results) : len(results) + size]
+            try:
+                results += step(part)
+                continue
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            # Out of the handler: the failed step's tensors are free only when its frames are.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(part) == 1:
+                raise MemoryError(
+                    "not even one sequence alone fits into memory: use bfloat16, shorter "
+                    "sequences, a smaller model or a larger machine."
+                )
+            # What is left runs in the smaller size at once: a budget that every part of one batch
+            # halved anew would fall far below what fits.
+            self.tokens = max(1, self.tokens // 2)
+            size = (len(part) + 1) // 2
+        return results
 
 
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)
-    return "DefaultCPUAllocator" in text or "out of memory" in text.lower()
+    signs = ("DefaultCPUAllocator", "ALLOC_FAILED")
+    return "out of memory" in text.lower() or any(sign in text for sign in signs)

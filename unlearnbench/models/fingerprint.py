@@ -10,8 +10,24 @@ from typing import Any
 import torch
 from torch import nn
 
-#: Configuration entries that do not change what the model computes.
-_INCIDENTAL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+#: Configuration entries that do not change what the model computes (a weight's dtype is hashed
+#: with the weight).
+_INCIDENTAL = {
+    "_attn_implementation",
+    "_commit_hash",
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "output_attentions",
+    "output_hidden_states",
+    "problem_type",
+    "return_dict",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
@@ -35,9 +51,19 @@ def fingerprint(
     Two models with one fingerprint give the same scores; a path, a name or a date is no part of
     it.
     """
-    kept = {k: v for k, v in config.items() if k not in _INCIDENTAL}
+    kept = _without_incidental(config)
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
     digest.update(json.dumps(wrapping or {}, sort_keys=True, default=str).encode())
-    for name, value in sorted(parameter_digests(model).items()):
+    tensors = parameter_digests(model)
+    # Buffers that a checkpoint holds are learnt too (a router's bias); others follow from config.
+    saved = model.state_dict().keys()
+    tensors |= {n: tensor_digest(b) for n, b in model.named_buffers() if n in saved}
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name}={value};".encode())
     return digest.hexdigest()
+
+
+def _without_incidental(config: Any) -> Any:
+    if isinstance(config, Mapping):
+        return {str(k): _without_incidental(v) for k, v in config.items() if k not in _INCIDENTAL}
+    return config

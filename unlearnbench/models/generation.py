@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache
 
-from unlearnbench.errors import ModelError, UserError
+from unlearnbench.errors import Diverged, UserError
 from unlearnbench.method import Progress, silent
-from unlearnbench.models.scoring import head_logits
+from unlearnbench.models.scoring import attends, check_lengths, head_logits, takes_cache
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import LanguageModel
@@ -46,78 +47,135 @@ def generate(
     Fewer than `max_new_tokens` where the model has no positions left.
 
     Raises:
+        UserError: a prompt without a token, or `max_new_tokens` below one.
         ModelError: a prompt fills the model's positions already.
     """
-    limit = model.max_positions
-    for prompt in prompts:
-        if limit is not None and len(prompt) >= limit:
-            raise ModelError(
-                f"{model.name}: a prompt has {len(prompt)} tokens, the model takes {limit}."
-            )
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {max_new_tokens}: it must be at least 1.")
+    check_lengths(model, prompts, new=1)
     results: list[list[int]] = [[] for _ in prompts]
+    seeds = _seeds(prompts, sampling.seed)
     done = 0
-    for batch in model.budget.batches([len(p) + max_new_tokens for p in prompts]):
-        made = model.budget.run(
-            batch,
-            lambda b: _generate_batch(model, [prompts[i] for i in b], b, max_new_tokens, sampling),
-        )
-        for index, tokens in zip(batch, made, strict=True):
-            results[index] = tokens
-        done += len(batch)
-        progress(done, len(prompts), "generating")
+
+    def step(batch: Sequence[int]) -> list[list[int]]:
+        chosen = [prompts[i] for i in batch]
+        return _generate_batch(model, chosen, [seeds[i] for i in batch], max_new_tokens, sampling)
+
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, prompt in enumerate(prompts):
+        # Recurrent layers read padding as text: there, only prompts of one length go together.
+        groups[0 if attends(model) else len(prompt)].append(index)
+    for members in groups.values():
+        lengths = [len(prompts[i]) + max_new_tokens for i in members]
+        for places in model.budget.batches(lengths):
+            batch = [members[p] for p in places]
+            for index, tokens in zip(batch, model.budget.run(batch, step), strict=True):
+                results[index] = tokens
+            done += len(batch)
+            progress(done, len(prompts), "generating")
     return results
+
+
+def _seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
+    """A seed for each prompt from its own tokens and how often it was met before.
+
+    So what stands beside a prompt, or before it, does not change its sample, and asking twice
+    gives two samples.
+    """
+    met: Counter[tuple[int, ...]] = Counter()
+    seeds = []
+    for prompt in map(tuple, prompts):
+        digest = hashlib.sha256(f"{seed}/{met[prompt]}/{prompt}".encode()).digest()
+        seeds.append(int.from_bytes(digest[:7], "big"))
+        met[prompt] += 1
+    return seeds
 
 
 @torch.inference_mode()
 def _generate_batch(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    indices: Sequence[int],
+    seeds: Sequence[int],
     max_new_tokens: int,
     sampling: Sampling,
 ) -> list[list[int]]:
-    """Left-padded prompts; positions count from each row's first real token."""
-    device = model.device
-    width = max(len(p) for p in prompts)
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros(len(prompts), width, dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
+    limit = model.max_positions
+    rows = [
+        _Row(
+            ids=list(prompt),
+            room=max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    alive = rows
+    while alive:
+        # Mostly once. Again, without the longest rows, where these had no positions left: their
+        # neighbours still have some.
+        alive = _extend(model, alive, sampling)
+    return [row.ids[len(p) :] for row, p in zip(rows, prompts, strict=True)]
+
+
+@dataclass
+class _Row:
+    """A prompt, what was generated after it, and how many tokens more it may have."""
+
+    ids: list[int]
+    room: int
+    generator: torch.Generator
+
+
+def _extend(model: LanguageModel, rows: Sequence[_Row], sampling: Sampling) -> list[_Row]:
+    """Writes tokens to all rows until they are done or the longest has no positions left.
+
+    Left-padded; positions count from each row's first real token. Returns the unfinished rows.
+    """
+    device, limit = model.device, model.max_positions
+    width = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, width - len(row.ids) :] = torch.tensor(row.ids)
+        mask[index, width - len(row.ids) :] = 1
     ids, mask = ids.to(device), mask.to(device)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    limit = model.max_positions
-    room = max_new_tokens if limit is None else min(max_new_tokens, limit - width)
-    results: list[list[int]] = [[] for _ in prompts]
-    generators = [_generator(sampling.seed, i) for i in indices]
-    alive = list(range(len(prompts)))
-    cache = DynamicCache(config=model.hf.config)
-    for _ in range(max(room, 1)):
+    steps = max(row.room for row in rows)
+    if limit is not None:
+        steps = min(steps, limit - width)
+    cache = DynamicCache(config=model.hf.config) if takes_cache(model) else None
+    past = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
+    alive = list(rows)
+    for _ in range(steps):
         model.forward_tokens += ids.numel()
         output = model.hf.base_model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
+            input_ids=ids, attention_mask=mask, position_ids=positions, **past
         )
         logits = head_logits(model, output.last_hidden_state[:, -1])  # [alive, vocab]
-        chosen = _choose(logits, sampling, [generators[row] for row in alive])
+        if torch.isnan(logits).any():
+            raise Diverged(f"{model.name}: the model's logits are not numbers.")
+        chosen = _choose(logits, sampling, [row.generator for row in alive])
         keep = []
-        for slot, token in enumerate(chosen):
-            if token not in model.eos_ids:
-                results[alive[slot]].append(token)
+        for slot, (row, token) in enumerate(zip(alive, chosen, strict=True)):
+            if token in model.eos_ids:
+                continue
+            row.ids.append(token)
+            row.room -= 1
+            if row.room:
                 keep.append(slot)
-        if not keep:
+        alive = [alive[slot] for slot in keep]
+        if not alive:
             break
         kept = torch.tensor(keep, device=device)
-        if len(keep) < len(alive):
-            alive = [alive[slot] for slot in keep]
-            cache.batch_select_indices(kept)
-        ids = torch.tensor([[chosen[slot]] for slot in keep], device=device)
-        mask = torch.cat([mask[kept], torch.ones_like(ids)], dim=1)
-        positions = positions[kept, -1:] + 1
-    return results
+        if len(keep) < len(chosen) and cache is not None:
+            cache.reorder_cache(kept)
+        new = torch.tensor([[row.ids[-1]] for row in alive], device=device)
+        mask = torch.cat([mask[kept], torch.ones_like(new)], dim=1)
+        if cache is not None:
+            ids, positions = new, positions[kept, -1:] + 1
+        else:  # everything is read again
+            ids = torch.cat([ids[kept], new], dim=1)
+            positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return alive
 
 
 def _choose(
@@ -139,8 +197,3 @@ def _choose(
         int(torch.multinomial(p, 1, generator=g))
         for p, g in zip(probabilities, generators, strict=True)
     ]
-
-
-def _generator(seed: int, index: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -29,6 +29,7 @@ from unlearnbench.models.prompt_formats import (
     PromptFormat,
     encode_answer,
     encode_prompt,
+    format_settings,
 )
 
 #: Padded tokens in a batch: measured to be near the best on CPU; halved on out-of-memory.
@@ -105,7 +106,8 @@ class LanguageModel:
     @property
     def max_positions(self) -> int | None:
         """The longest sequence it takes, in tokens; None where the architecture has no limit."""
-        limit = getattr(self.hf.config, "max_position_embeddings", None)
+        config = self.hf.config.get_text_config(decoder=True)
+        limit = getattr(config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
     @cached_property
@@ -138,11 +140,12 @@ class LanguageModel:
 
     def _wrapping(self) -> Mapping[str, Any]:
         """What decides the answers besides the weights. Wrappers add their own state."""
-        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
+        format = self.prompt_format
         return {
-            "prompt_format": repr(self.prompt_format),
+            "prompt_format": [type(format).__qualname__, getattr(format, "__dict__", {})],
             "chat_template": getattr(self.tokenizer, "chat_template", None),
-            "tokenizer": tokenizer.to_str() if tokenizer is not None else repr(self.tokenizer),
+            "tokenizer": _tokenizer_state(self.tokenizer),
+            "eos": [self.tokenizer.eos_token_id, *sorted(self.eos_ids)],
         }
 
     # --- what it says ---------------------------------------------------------------------------
@@ -165,11 +168,11 @@ class LanguageModel:
             close: score a closing EOS too (the TOFU protocol).
 
         Returns:
-            For each prompt, one `Continuation` per answer, in order. What prompts share is
-            computed once; batch size, padding and neighbours do not change a score.
+            For each prompt, one `Continuation` per answer, in order. What the answers of a prompt
+            share is computed once; batch size, padding and neighbours do not change a score.
 
         Raises:
-            UserError: an answer without a token.
+            UserError: an answer without a token, or with none before it.
             ModelError: a sequence longer than the model takes.
         """
         encoded = [
@@ -192,8 +195,9 @@ class LanguageModel:
     ) -> list[str]:
         """One continuation of each prompt, cut at EOS, special tokens removed, stripped.
 
-        Greedy at temperature 0; else sampled, each prompt from its own generator seeded by
-        (`seed`, index of the prompt), so that neighbours and batch size do not change a sample.
+        Greedy at temperature 0; else sampled, each prompt from its own generator. `seed`, the
+        prompt and how often it was asked before seed it, so that order, neighbours and batch size
+        do not change a sample, and a prompt that is given twice gets two.
         """
         ids = [self.encode_prompt(p, format=format) for p in prompts]
         sampling = generation.Sampling(temperature, top_p, top_k, seed)
@@ -223,7 +227,7 @@ class LanguageModel:
         """Token ids of a prompt with its answer, and where the answer starts.
 
         Raises:
-            ModelError: longer than the model takes.
+            ModelError: longer than the model takes, or a token that it has no embedding for.
         """
         encoded = encode_answer(
             self.tokenizer,
@@ -233,6 +237,7 @@ class LanguageModel:
             close=close,
             eos_ids=self.eos_ids,
         )
+        self._check_embedded(encoded.ids)
         limit = self.max_positions
         if limit is not None and len(encoded.ids) > limit:
             raise ModelError(
@@ -242,8 +247,23 @@ class LanguageModel:
         return encoded
 
     def encode_prompt(self, prompt: str, *, format: PromptFormat | None = None) -> list[int]:
-        """Token ids of a prompt alone."""
-        return encode_prompt(self.tokenizer, format or self.prompt_format, prompt)
+        """Token ids of a prompt alone.
+
+        Raises:
+            ModelError: a token that the model has no embedding for.
+        """
+        ids = encode_prompt(self.tokenizer, format or self.prompt_format, prompt)
+        self._check_embedded(ids)
+        return ids
+
+    def _check_embedded(self, ids: Sequence[int]) -> None:
+        """Before the network looks them up: on a GPU that would end the process."""
+        rows = int(self.hf.get_input_embeddings().weight.shape[0])
+        if ids and max(ids) >= rows:
+            raise ModelError(
+                f"{self.name}: token {self.tokenizer.convert_ids_to_tokens(max(ids))!r} has id "
+                f"{max(ids)}, the model embeds {rows}. Is this its tokenizer?"
+            )
 
     # --- keeping it -----------------------------------------------------------------------------
 
@@ -252,8 +272,19 @@ class LanguageModel:
         folder = Path(folder)
         self.hf.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
-        template = getattr(self.prompt_format, "template", None)
-        spec = {"prompt_format": template or self.prompt_format.name}
-        (folder / "unlearnbench.json").write_text(json.dumps(spec) + "\n", encoding="utf-8")
+        settings = format_settings(self.prompt_format)
+        settings = {"prompt_format": settings.pop("spec"), **settings}
+        (folder / "unlearnbench.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
         for file in folder.glob("*.safetensors"):
             file.chmod(0o644)  # written for the owner alone, which an installed package must not be
+
+
+def _tokenizer_state(tokenizer: Any) -> str:
+    """All that decides its tokens; not the padding that its last call happened to ask for."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr(tokenizer)
+    backend.no_padding()  # every call of the tokenizer sets its own
+    backend.no_truncation()
+    state: str = backend.to_str()
+    return state

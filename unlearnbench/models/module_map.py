@@ -6,7 +6,7 @@ model that has none is an error that says what to pass to `load_model(module_map
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,16 +45,18 @@ class BoundModules:
     """The modules of one model, by their part."""
 
     def __init__(self, paths: ModuleMap, model: nn.Module, model_type: str) -> None:
+        # OPT-350m normalises after each sum instead of before each block.
+        if not getattr(getattr(model, "config", None), "do_layer_norm_before", True):
+            paths = replace(paths, mlp_into_residual=False)
         self.paths = paths
         self._model = model
+        in_layer = (paths.attention, paths.mlp_down, *paths.norms)
         try:
             self.layers: nn.ModuleList = _get(model, paths.layers)
-            if len(self.layers):
-                for path in (self.mlp_down_path(0), f"{paths.layers}.0.{paths.attention}"):
-                    _get(model, path)
-            for path in (paths.final_norm, paths.embedding, paths.head):
+            needed = [f"{paths.layers}.{i}.{p}" for i in range(len(self.layers)) for p in in_layer]
+            for path in (*needed, paths.final_norm, paths.embedding, paths.head):
                 _get(model, path)
-        except AttributeError as error:
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ModelError(
                 f'the module map for architecture "{model_type}" does not fit this model: {error}. '
                 "Pass module_map=ModuleMap(...) with its paths."
@@ -81,7 +83,8 @@ class BoundModules:
         return f"{self.paths.layers}.{self.checked(index)}.{self.paths.mlp_down}"
 
     def final_norm(self) -> Any:
-        return _get(self._model, self.paths.final_norm)
+        """What stands between the last block and the head; the identity where nothing does."""
+        return _get(self._model, self.paths.final_norm) or nn.Identity()
 
     def embedding(self) -> Any:
         return _get(self._model, self.paths.embedding)

@@ -8,12 +8,15 @@ the prompt's own tokens: byte-pair encodings merge across the boundary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from unlearnbench.errors import ModelError, UserError
 
 #: Llama-3 templates print today's date unless one is passed; a score must not change by the day.
 CHAT_DATE = "10 Apr 2025"
+
+#: Stands in for an answer to find where a format shows it; no template has a reason to alter it.
+_STAND_IN = "XunlearnbenchX"
 
 
 class PromptFormat(Protocol):
@@ -37,8 +40,11 @@ class PlainFormat:
     """A template with `{question}` and `{answer}`, for models without a chat template."""
 
     template: str = "Question: {question}\nAnswer: {answer}"
-    name: str = "plain"
-    adds_special_tokens: bool = True
+    adds_special_tokens: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        return "plain" if self.template == PlainFormat.template else "custom"
 
     def __post_init__(self) -> None:
         if "{question}" not in self.template or not self.template.endswith("{answer}"):
@@ -59,8 +65,8 @@ class PlainFormat:
 class RawFormat:
     """The prompt as given; the continuation follows with whatever space it brings itself."""
 
-    name: str = "raw"
-    adds_special_tokens: bool = True
+    name: ClassVar[str] = "raw"
+    adds_special_tokens: ClassVar[bool] = True
 
     def prompt(self, tokenizer: Any, question: str) -> str:
         return question
@@ -74,8 +80,8 @@ class ChatFormat:
     """The tokenizer's chat template over [system?, user, assistant] (TOFU protocol)."""
 
     system: str | None = None
-    name: str = "chat"
-    adds_special_tokens: bool = False
+    name: ClassVar[str] = "chat"
+    adds_special_tokens: ClassVar[bool] = False
 
     def prompt(self, tokenizer: Any, question: str) -> str:
         return self._apply(tokenizer, self._turns(question), add_generation_prompt=True)
@@ -96,14 +102,17 @@ class ChatFormat:
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             date_string=CHAT_DATE,
+            # Qwen 3 and its like: the prompt ends where the answer starts, not where thinking does.
+            enable_thinking=False,
         )
         return str(text)
 
 
-def prompt_format(spec: str | None, tokenizer: Any) -> PromptFormat:
+def prompt_format(spec: str | None, tokenizer: Any, *, system: str | None = None) -> PromptFormat:
     """The format that `spec` names: `chat`, `plain`, `raw`, or a template that ends in `{answer}`.
 
-    None chooses `chat` where the tokenizer has a chat template, else `plain`.
+    None chooses `chat` where the tokenizer has a chat template, else `plain`. `system` is the
+    chat's first turn.
 
     Raises:
         UserError: `chat` is asked of a tokenizer without a template, or `spec` is neither a name
@@ -111,23 +120,32 @@ def prompt_format(spec: str | None, tokenizer: Any) -> PromptFormat:
     """
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if spec is None:
-        return ChatFormat() if has_template else PlainFormat()
+        return ChatFormat(system) if has_template else PlainFormat()
     if spec == "chat":
         if not has_template:
             raise UserError(
                 'prompt format "chat": this tokenizer has no chat template. Use "plain".'
             )
-        return ChatFormat()
+        return ChatFormat(system)
     if spec == "plain":
         return PlainFormat()
     if spec == "raw":
         return RawFormat()
     if "{question}" in spec:
-        return PlainFormat(template=spec, name="custom")
+        return PlainFormat(template=spec)
     raise UserError(
         f'prompt format "{spec}" is not known: chat, plain, raw, or a template such as '
         '"Q: {question}\\nA: {answer}".'
     )
+
+
+def format_settings(format: PromptFormat) -> dict[str, str]:
+    """What `prompt_format` takes to make this format again."""
+    if isinstance(format, PlainFormat):
+        return {"spec": format.template}
+    if isinstance(format, ChatFormat) and format.system:
+        return {"spec": format.name, "system": format.system}
+    return {"spec": format.name}
 
 
 @dataclass(frozen=True)
@@ -150,8 +168,13 @@ class Encoded:
 def encode_prompt(tokenizer: Any, format: PromptFormat, question: str) -> list[int]:
     """Token ids of the prompt alone, as a generation starts from."""
     text = format.prompt(tokenizer, question)
-    encoding = tokenizer(text, add_special_tokens=format.adds_special_tokens)
-    return _without_closing_eos(list(encoding["input_ids"]), tokenizer)
+    ids = list(tokenizer(text, add_special_tokens=format.adds_special_tokens)["input_ids"])
+    # Some tokenizers end every text in EOS; a prompt must not be closed before its answer. An EOS
+    # that the text itself ends in (a template's, after the question) stays.
+    eos = tokenizer.eos_token_id
+    if format.adds_special_tokens and len(ids) > 1 and ids[-1] == eos:
+        return ids if text.endswith(tokenizer.eos_token) else ids[:-1]
+    return ids
 
 
 def encode_answer(
@@ -169,7 +192,8 @@ def encode_answer(
     EOS after the answer, which is appended where the format did not write one.
 
     Raises:
-        ModelError: the tokenizer has no offset mapping (it is not a fast tokenizer).
+        ModelError: the tokenizer has no offset mapping (it is not a fast tokenizer), or the
+            chat template does not show the answer.
         UserError: the answer has no token.
     """
     if not getattr(tokenizer, "is_fast", False):
@@ -177,33 +201,47 @@ def encode_answer(
             f"{type(tokenizer).__name__} is not a fast tokenizer: offsets are needed to tell the "
             "answer's tokens from the prompt's."
         )
-    boundary = len(format.prompt(tokenizer, question))
     text = format.joint(tokenizer, question, answer)
-    answer_end = text.rfind(answer, boundary) + len(answer) if answer else boundary
+    begins, ends = _answer_span(tokenizer, format, question, answer, text)
     encoding = tokenizer(
         text, add_special_tokens=format.adds_special_tokens, return_offsets_mapping=True
     )
     ids, offsets = list(encoding["input_ids"]), encoding["offset_mapping"]
-    ends = [end for _, end in offsets]
-    start = next((i for i, end in enumerate(ends) if end > boundary), len(ids))
-    covering = [
-        i for i, (begin, end) in enumerate(offsets) if begin < answer_end and end > boundary
+    # Some tokenizers leave white space out of their offsets: a blank token is then a point.
+    own = [
+        i
+        for i, (first, last) in enumerate(offsets)
+        if last > begins and (first < ends or first == last == ends)
     ]
-    stop = covering[-1] + 1 if covering else start
-    if stop <= start:
+    if not own or begins == ends:
         raise UserError(f"the answer {answer!r} of {question!r} has no token.")
+    start, stop = own[0], own[-1] + 1
     if not close:
         return Encoded(tuple(ids[:stop]), start, closed=False)
-    eos = next((i for i in range(stop, len(ids)) if ids[i] in eos_ids), None)
-    closing = ids[eos] if eos is not None else tokenizer.eos_token_id
+    # From the answer's own last token on: an answer may bring its EOS itself.
+    eos = next((i for i in range(stop - 1, len(ids)) if ids[i] in eos_ids), None)
+    if eos is not None:
+        return Encoded(tuple(ids[: eos + 1]), start, closed=True)
+    closing = tokenizer.eos_token_id
     if closing is None:
         return Encoded(tuple(ids[:stop]), start, closed=False)
-    between = ids[stop:eos] if eos is not None else []
-    return Encoded((*ids[:stop], *between, closing), start, closed=True)
+    return Encoded((*ids[:stop], closing), start, closed=True)
 
 
-def _without_closing_eos(ids: list[int], tokenizer: Any) -> list[int]:
-    """Some tokenizers end every text in EOS; a prompt must not be closed before its answer."""
-    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id != tokenizer.bos_token_id:
-        return ids[:-1]
-    return ids
+def _answer_span(
+    tokenizer: Any, format: PromptFormat, question: str, answer: str, text: str
+) -> tuple[int, int]:
+    """The characters of `text`, prompt and answer together, that are the answer's.
+
+    Found by what stays when another answer stands there, not by looking for the answer: its words
+    may be in the question or in what the template writes after it, and templates trim it. White
+    space between prompt and answer is the answer's.
+    """
+    shown = format.joint(tokenizer, question, _STAND_IN)
+    at = shown.rfind(_STAND_IN)
+    before, after = shown[: max(at, 0)], shown[at + len(_STAND_IN) :]
+    if at < 0 or not (text.startswith(before) and text[len(before) :].endswith(after)):
+        raise ModelError(f'prompt format "{format.name}" does not show the answer {answer!r}.')
+    prompt = format.prompt(tokenizer, question)
+    blank = before.startswith(prompt) and not before[len(prompt) :].strip()
+    return len(prompt if blank else before), len(text) - len(after)

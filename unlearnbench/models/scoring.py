@@ -8,15 +8,17 @@ head is applied at answer positions only; log-probabilities are `logit - logsume
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
+from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models.prompt_formats import Encoded
 
@@ -27,73 +29,79 @@ if TYPE_CHECKING:
 _LOGIT_FLOATS = 2**25
 
 
+#: (prompt, continuation): which score a row is.
+_Key = tuple[int, int]
+
+
 def score(
     model: LanguageModel, encoded: Sequence[Sequence[Encoded]], progress: Progress = silent
 ) -> list[list[Continuation]]:
-    """Scores every sequence; `encoded[i]` are the continuations of prompt i."""
-    results: dict[tuple[int, int], Continuation] = {}
-    shared: dict[int, list[int]] = defaultdict(list)  # prefix length -> prompts
-    alone: list[tuple[int, int]] = []
+    """Scores every sequence; `encoded[i]` are the continuations of prompt i.
+
+    Raises:
+        UserError: an answer that nothing precedes.
+    """
+    results: dict[_Key, Continuation] = {}
+    shared: dict[int, list[_Key]] = defaultdict(list)  # by length of the prefix
+    alone: list[_Key] = []
     for i, answers in enumerate(encoded):
-        prefix = _shared_prefix(answers) if len(answers) > 1 and _caches(model) else 0
-        if prefix > 1:
-            shared[prefix].append(i)
-        else:
-            alone.extend((i, j) for j in range(len(answers)))
-    total, done = sum(len(a) for a in encoded), 0
-
-    def record(keys: Sequence[tuple[int, int]], scores: Sequence[Continuation]) -> None:
-        nonlocal done
-        results.update(zip(keys, scores, strict=True))
-        done += len(keys)
-        progress(done, total, "scoring")
-
-    lengths = [len(encoded[i][j].ids) for i, j in alone]
-    for batch in model.budget.batches(lengths):
-        keys = [alone[b] for b in batch]
-        record(
-            keys,
-            model.budget.run(
-                batch, lambda b: _score_rows(model, [_at(encoded, alone[x]) for x in b])
-            ),
-        )
-    for prefix in sorted(shared, reverse=True):
-        prompts = shared[prefix]
-        # The size of a group when padded: its continuations' longest rest, once for each.
-        sizes = [
-            prefix + len(encoded[i]) * max(len(e.ids) - prefix for e in encoded[i]) for i in prompts
-        ]
-        for batch in model.budget.batches(sizes):
-            groups = [encoded[prompts[b]] for b in batch]
-            keys = [
-                (prompts[b], j) for b, g in zip(batch, groups, strict=True) for j in range(len(g))
-            ]
-            nested = model.budget.run(
-                batch, partial(_score_prompts, model, encoded, prompts, prefix)
+        if any(a.start == 0 for a in answers):
+            raise UserError(
+                f"prompt {i + 1} has no token before its answer, so nothing predicts the answer's "
+                "first (an empty prompt needs a tokenizer that writes BOS)."
             )
-            record(keys, [c for group in nested for c in group])
+        prefix = _shared_prefix(answers) if len(answers) > 1 and attends(model) else 0
+        keys = shared[prefix] if prefix > 1 else alone
+        keys.extend((i, j) for j in range(len(answers)))
+    total = sum(len(a) for a in encoded)
+
+    def run(keys: Sequence[_Key], lengths: Sequence[int], prefix: int) -> None:
+        for batch in model.budget.batches(lengths):
+            chosen = [keys[b] for b in batch]
+            step = partial(_score_keys, model, encoded, prefix)
+            results.update(zip(chosen, model.budget.run(chosen, step), strict=True))
+            progress(len(results), total, "scoring")
+
+    run(alone, [len(encoded[i][j].ids) for i, j in alone], prefix=0)
+    for prefix in sorted(shared, reverse=True):
+        keys = shared[prefix]
+        # A prompt's continuations count alike, each with its share of the prefix: they stay
+        # together when sorted, and their prefix runs once unless the budget parts them.
+        lengths = [
+            max(len(e.ids) for e in encoded[i]) - prefix + -(-prefix // len(encoded[i]))
+            for i, _ in keys
+        ]
+        run(keys, lengths, prefix)
     return [[results[i, j] for j in range(len(answers))] for i, answers in enumerate(encoded)]
 
 
-def _score_prompts(
+@torch.inference_mode()
+def _score_keys(
     model: LanguageModel,
     encoded: Sequence[Sequence[Encoded]],
-    prompts: Sequence[int],
     prefix: int,
-    batch: Sequence[int],
-) -> list[list[Continuation]]:
-    return _score_groups(model, [encoded[prompts[b]] for b in batch], prefix)
+    keys: Sequence[_Key],
+) -> list[Continuation]:
+    if not prefix:
+        return _score_rows(model, [encoded[i][j] for i, j in keys])
+    groups = [[encoded[i][j] for i, j in group] for _, group in groupby(keys, lambda key: key[0])]
+    return _score_groups(model, groups, prefix)
 
 
-def _at(encoded: Sequence[Sequence[Encoded]], key: tuple[int, int]) -> Encoded:
-    return encoded[key[0]][key[1]]
+def takes_cache(model: LanguageModel) -> bool:
+    """Whether the network goes on from a cache of keys and values (not Mamba, RWKV, xLSTM)."""
+    return (
+        "past_key_values" in inspect.signature(model.hf.base_model.forward).parameters
+        and getattr(model.hf, "_supports_default_dynamic_cache", lambda: True)()
+    )
 
 
-def _caches(model: LanguageModel) -> bool:
-    """Whether the architecture keeps plain keys and values (state-space models do not)."""
-    return bool(
-        getattr(model.hf, "_supports_default_dynamic_cache", lambda: True)()
-    ) and not getattr(model.hf, "_is_stateful", False)
+def attends(model: LanguageModel) -> bool:
+    """Whether all its layers attend: only then is padding masked and a prefix's cache repeatable.
+
+    Recurrent layers (RecurrentGemma, Jamba, RWKV) carry one state through all they read.
+    """
+    return takes_cache(model) and not getattr(model.hf, "_is_stateful", False)
 
 
 def _shared_prefix(answers: Sequence[Encoded]) -> int:
@@ -106,35 +114,28 @@ def _shared_prefix(answers: Sequence[Encoded]) -> int:
     return limit
 
 
-@torch.inference_mode()
 def _score_rows(model: LanguageModel, rows: Sequence[Encoded]) -> list[Continuation]:
     """Whole sequences, right-padded."""
     hidden, _ = _forward(model, [r.ids for r in rows])
     return _continuations(model, rows, hidden, offset=0)
 
 
-@torch.inference_mode()
 def _score_groups(
     model: LanguageModel, groups: Sequence[Sequence[Encoded]], prefix: int
-) -> list[list[Continuation]]:
+) -> list[Continuation]:
     """Groups whose continuations share their first `prefix` tokens (the same number in all).
 
     The last shared token is run with the rests, so that its hidden state predicts each first token.
     """
     kept = prefix - 1
     _, cache = _forward(model, [g[0].ids[:kept] for g in groups], use_cache=True)
-    counts = torch.tensor([len(g) for g in groups], device=model.device)
-    expanded = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        expanded.update(
-            layer.keys.repeat_interleave(counts, dim=0),
-            layer.values.repeat_interleave(counts, dim=0),
-            index,
-        )
+    # In place, layer by layer: a sliding window's layer knows how many tokens it has let go.
+    cache.reorder_cache(
+        torch.tensor([i for i, g in enumerate(groups) for _ in g], device=model.device)
+    )
     rows = [e for g in groups for e in g]
-    hidden, _ = _forward(model, [r.ids[kept:] for r in rows], past=expanded, past_length=kept)
-    flat = iter(_continuations(model, rows, hidden, offset=kept))
-    return [[next(flat) for _ in g] for g in groups]
+    hidden, _ = _forward(model, [r.ids[kept:] for r in rows], past=cache, past_length=kept)
+    return _continuations(model, rows, hidden, offset=kept)
 
 
 def _forward(
@@ -168,10 +169,39 @@ def _forward(
 def head_logits(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
     """float32 logits [..., vocab] of hidden states after the final norm [..., d]."""
     logits: torch.Tensor = model.hf.get_output_embeddings()(hidden).float()
-    cap = getattr(model.hf.config, "final_logit_softcapping", None)
-    if cap:
-        logits = torch.tanh(logits / cap) * cap
+    config = model.hf.config.get_text_config(decoder=True)
+    if config.model_type.startswith("cohere"):
+        logits = logits * config.logit_scale
+    if config.model_type.startswith("granite"):
+        logits = logits / config.logits_scaling
+    for name in ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"):
+        cap = getattr(config, name, None)  # Gemma, RecurrentGemma, xLSTM
+        if cap:
+            logits = torch.tanh(logits / cap) * cap
     return logits
+
+
+@torch.inference_mode()
+def check_head(model: LanguageModel) -> None:
+    """That `head_logits` are the logits of the network's own forward pass.
+
+    Raises:
+        ModelError: they are not; this architecture does something of its own to them.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    try:
+        own = model.hf(input_ids=ids, use_cache=False).logits.float()
+        made = head_logits(model, model.hf.base_model(ids, use_cache=False).last_hidden_state)
+        agree = own.shape == made.shape and bool(
+            (own - made).abs().max() <= 0.05 * own.abs().max()  # bfloat16 rounds to 1/256
+        )
+    except (AttributeError, TypeError):
+        agree = False
+    if not agree:
+        raise ModelError(
+            f'{model.name}: architecture "{model.hf.config.model_type}" does something of its own '
+            "to its logits that the suite does not know, so its scores would be wrong."
+        )
 
 
 def _continuations(
@@ -205,11 +235,19 @@ def _continuations(
     return made
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def hidden_states(
     model: LanguageModel, ids: Sequence[Sequence[int]], layers: Sequence[int]
 ) -> list[torch.Tensor]:
-    """Outputs of blocks `layers` for every token of every row: [layers, tokens, d] each."""
+    """Outputs of blocks `layers` for every token of every row: [layers, tokens, d] each.
+
+    Without a graph but no inference tensors: a method may put them into its loss.
+
+    Raises:
+        UserError: a prompt without a token.
+        ModelError: a prompt longer than the model takes, or a layer that it does not have.
+    """
+    check_lengths(model, ids)
     results: list[torch.Tensor | None] = [None] * len(ids)
     blocks = [model.modules.layer(i) for i in layers]
 
@@ -235,3 +273,23 @@ def hidden_states(
         for index, states in zip(batch, model.budget.run(batch, step), strict=True):
             results[index] = states
     return [r for r in results if r is not None]
+
+
+def check_lengths(model: LanguageModel, prompts: Sequence[Sequence[int]], new: int = 0) -> None:
+    """That each prompt has a token, and positions for itself and `new` more.
+
+    Raises:
+        UserError: a prompt without a token.
+        ModelError: a prompt longer than the model takes.
+    """
+    limit = model.max_positions
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt:
+            raise UserError(
+                f"prompt {number} has no token (an empty prompt needs a tokenizer that writes BOS)."
+            )
+        if limit is not None and len(prompt) + new > limit:
+            raise ModelError(
+                f"{model.name}: prompt {number} has {len(prompt)} tokens, the model takes {limit}"
+                f"{f' with {new} to come' if new else ''}."
+            )

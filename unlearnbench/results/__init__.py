@@ -2,7 +2,13 @@
 
 from unlearnbench.results.records import Record, dump_records, load_records
 from unlearnbench.results.schema import Metric, Result, json_schema
-from unlearnbench.results.store import ResultStore
+from unlearnbench.results.store import (
+    ResultStore,
+    load_result,
+    read_result,
+    result_files,
+    write_atomically,
+)
 
 __all__ = [
     "Metric",
@@ -12,4 +18,8 @@ __all__ = [
     "dump_records",
     "json_schema",
     "load_records",
+    "load_result",
+    "read_result",
+    "result_files",
+    "write_atomically",
 ]

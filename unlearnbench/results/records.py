@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+import sys
+import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from unlearnbench.errors import ResultError
 
-#: A records file may not unpack to more than this (a bomb would be larger).
-MAX_RECORDS_BYTES = 512 * 1024 * 1024
+#: A records file may not be larger than this, packed or unpacked: some thirty times what the
+#: largest task of the field makes. A bomb is refused when it passes it, not when it has gone off.
+MAX_RECORDS_BYTES = 64 * 1024 * 1024
+#: Neither may one record; a generation has a few thousand characters.
+MAX_RECORD_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,27 @@ def dump_records(records: Iterable[Record]) -> bytes:
     """The records as gzip JSON Lines, the same bytes for the same records.
 
     Raises:
-        ResultError: a score is not finite (a number that means nothing must not be stored).
+        ResultError: a score is not finite (a number that means nothing must not be stored), or
+            there is more than `load_records` would read.
     """
     lines = []
     for record in records:
         for name, value in record.scores.items():
             if not math.isfinite(value):
                 raise ResultError(f'item "{record.id}" ({record.split}): {name} is {value}.')
-        lines.append(json.dumps(asdict(record), ensure_ascii=False, allow_nan=False))
-    return gzip.compress(("\n".join(lines) + "\n").encode(), compresslevel=6, mtime=0)
+        row = asdict(record) | {"scores": {k: float(v) for k, v in record.scores.items()}}
+        # A generation may hold half a character (a lone surrogate), which UTF-8 cannot.
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="replace")
+        if len(line) >= MAX_RECORD_BYTES:
+            raise ResultError(f'item "{record.id}" ({record.split}): more than 1 MiB of record.')
+        lines.append(line + b"\n")
+    text = b"".join(lines)
+    if len(text) > MAX_RECORDS_BYTES:
+        raise ResultError(
+            f"{len(lines)} records take {len(text) >> 20} MiB, more than the "
+            f"{MAX_RECORDS_BYTES >> 20} MiB that one file may hold."
+        )
+    return gzip.compress(text, compresslevel=6, mtime=0)
 
 
 def load_records(path: Path) -> list[Record]:
@@ -60,41 +79,74 @@ def load_records(path: Path) -> list[Record]:
     Raises:
         ResultError: the file is missing, torn, too large or malformed (with the line).
     """
+    return parse_records(read_packed(path), path.name)
+
+
+def read_packed(path: Path) -> bytes:
+    """The bytes of a records file, as they lie there.
+
+    Raises:
+        ResultError: it is missing, a link, or too large.
+    """
     try:
-        with gzip.open(path, "rb") as stream:
-            text = stream.read(MAX_RECORDS_BYTES + 1)
-    except (OSError, EOFError) as error:
-        raise ResultError(f"{path.name}: cannot be read as gzip ({error}).") from error
-    if len(text) > MAX_RECORDS_BYTES:
-        raise ResultError(f"{path.name}: unpacks to more than {MAX_RECORDS_BYTES >> 20} MiB.")
-    records = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            records.append(
-                Record(
-                    id=str(row["id"]),
-                    split=str(row["split"]),
-                    cluster=str(row["cluster"]),
-                    scores={str(k): float(v) for k, v in row["scores"].items()},
-                    generation=row.get("generation"),
-                )
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ResultError(f"{path.name} line {number}: not a record ({error!r}).") from error
+        if path.is_symlink() or not path.is_file():
+            raise ResultError(f"{path.name} is missing{' (a link)' if path.is_symlink() else ''}.")
+        if path.stat().st_size > MAX_RECORDS_BYTES:
+            raise ResultError(f"{path.name}: larger than {MAX_RECORDS_BYTES >> 20} MiB.")
+        return path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{path.name}: cannot be read ({error.strerror}).") from error
+
+
+def parse_records(packed: bytes, name: str) -> list[Record]:
+    """The records in the bytes of a file called `name`; unpacks a line at a time.
+
+    Raises:
+        ResultError: torn, too large or malformed (with the line).
+    """
+    records: list[Record] = []
+    unpacked = 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
+            while line := stream.readline(MAX_RECORD_BYTES + 1):
+                place = f"{name} line {len(records) + 1}"
+                unpacked += len(line)
+                if len(line) > MAX_RECORD_BYTES:
+                    raise ResultError(f"{place}: longer than {MAX_RECORD_BYTES >> 20} MiB.")
+                if unpacked > MAX_RECORDS_BYTES:
+                    raise ResultError(
+                        f"{name}: unpacks to more than {MAX_RECORDS_BYTES >> 20} MiB."
+                    )
+                records.append(_record(line, place))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ResultError(f"{name}: cannot be read as gzip ({error}).") from error
     return records
 
 
-def scores_of(records: Sequence[Record], split: str, name: str) -> list[float]:
-    """One score of every item of a split, in order.
-
-    Raises:
-        ResultError: an item lacks it.
-    """
+def _record(line: bytes, place: str) -> Record:
     try:
-        return [r.scores[name] for r in records if r.split == split]
-    except KeyError as error:
-        raise ResultError(f'an item of split "{split}" has no score "{name}".') from error
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{place}: not a record ({error}).") from error
+    if not (isinstance(row, dict) and _is_record(row)):
+        raise ResultError(
+            f"{place}: not a record. A record has the texts id, split and cluster, scores (names "
+            "with finite numbers), and may have a generation (text or null)."
+        )
+    scores = {name: float(value) for name, value in row["scores"].items()}
+    return Record(**{**row, "scores": scores})
+
+
+def _is_record(row: dict[str, Any]) -> bool:
+    scores, generation = row.get("scores"), row.get("generation")
+    return (
+        {"id", "split", "cluster", "scores"} <= row.keys() <= set(Record.__dataclass_fields__)
+        and all(isinstance(row[name], str) for name in ("id", "split", "cluster"))
+        and (generation is None or isinstance(generation, str))
+        and isinstance(scores, dict)
+        # bool is an int to Python, and no number to anybody else
+        and all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in scores.values())
+    )
 
 
 def sha256_of(data: bytes) -> str:

@@ -6,10 +6,12 @@ Unknown fields are refused, numbers are finite, text is bounded, nothing is a pa
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
 SCHEMA_VERSION = "1.0.0"
@@ -21,7 +23,10 @@ Text = Annotated[str, Field(max_length=2000)]
 LongText = Annotated[str, Field(max_length=20_000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+#: At most what a reader in any language holds exactly.
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+#: Values that the schema does not know by name: hyperparameters, probes.
+JsonObject = Annotated[dict[str, Any], AfterValidator(lambda value: _plain_json(value))]
 
 Status = Literal["ok", "failed", "diverged", "timeout", "out_of_memory"]
 Headline = Literal["forget", "utility", "privacy", "robustness"]
@@ -43,7 +48,7 @@ class MethodBlock(Block):
     name: Name
     version: Name
     distribution: Name
-    config: dict[str, Any] = Field(description="Every hyperparameter, defaults included.")
+    config: JsonObject = Field(description="Every hyperparameter, defaults included.")
     guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
     role: Literal["method", "reference"] = "method"
     target: Name | None = None
@@ -63,7 +68,7 @@ class TaskBlock(Block):
     name: Name
     version: Name
     split: Name
-    config: dict[str, Any] = Field(
+    config: JsonObject = Field(
         default={}, description="The options that rebuild the task, without paths."
     )
     guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
@@ -153,10 +158,10 @@ class RecordsBlock(Block):
 class Result(Block):
     """A job's outcome."""
 
-    schema_version: Name = SCHEMA_VERSION
+    schema_version: Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}$")] = SCHEMA_VERSION
     definition_version: Name = DEFINITION_VERSION
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    created_at: datetime
+    created_at: AwareDatetime
     status: Status
     error: ErrorBlock | None = None
     method: MethodBlock
@@ -164,7 +169,7 @@ class Result(Block):
     model: ModelBlock
     metrics: list[Metric] = []
     reference: ReferenceBlock = ReferenceBlock()
-    probes: dict[str, Any] = {}
+    probes: JsonObject = {}
     cost: CostBlock = CostBlock()
     provenance: ProvenanceBlock
     records: RecordsBlock | None = None
@@ -183,6 +188,14 @@ class Result(Block):
                 raise ValueError("status ok needs metrics and records")
         elif self.error is None:
             raise ValueError(f"status {self.status} needs an error")
+        elif self.metrics or self.records is not None:
+            raise ValueError(f"status {self.status} must not carry metrics or records")
+        for where, metrics in (
+            ("metrics", self.metrics),
+            ("reference.before", self.reference.before),
+            ("reference.retain_model", self.reference.retain_model),
+        ):
+            _each_once(where, metrics)
         return self
 
     def headline(self, name: str) -> Metric | None:
@@ -193,6 +206,42 @@ class Result(Block):
     def relative_folder(self) -> str:
         """`<task>/<model>/<method>`, where the store keeps this result."""
         return result_folder(self.task, self.model, self.method)
+
+
+def _each_once(where: str, metrics: Sequence[Metric]) -> None:
+    """A reader that takes the first of two and one that takes the last must read the same."""
+    named = Counter(f"metric {m.name} of {m.split}" for m in metrics)
+    named += Counter(f"headline {m.headline}" for m in metrics if m.headline)
+    for name, count in named.items():
+        if count > 1:
+            raise ValueError(f"{where} has {name} {count} times")
+
+
+def _plain_json(value: Any, depth: int = 0) -> Any:
+    """Refuses what JSON has no word for, and what no reader is prepared for."""
+    match value:
+        case None | bool():
+            pass
+        case int():
+            if abs(value) >= 2**53:
+                raise ValueError(f"an integer of {value.bit_length()} bits is too large")
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{value} is not a number that JSON has")
+        case str():
+            if len(value) > 20_000:
+                raise ValueError(f"a text of {len(value)} characters is longer than 20000")
+            if not value.isascii():
+                value.encode()  # raises ValueError at half a character (a lone surrogate)
+        case list() | tuple() | dict():
+            if depth == 16:
+                raise ValueError("nested more than 16 deep")
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            for part in inner:
+                _plain_json(part, depth + 1)
+        case _:
+            raise ValueError(f"a {type(value).__name__} is not JSON")
+    return value
 
 
 def result_folder(task: TaskBlock, model: ModelBlock, method: MethodBlock) -> str:
@@ -207,5 +256,9 @@ def path_part(name: str) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a result file."""
-    return Result.model_json_schema()
+    """The JSON Schema of a result file, of version `SCHEMA_VERSION`."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$comment": f"UnlearnBench result file, schema_version {SCHEMA_VERSION}",
+        **Result.model_json_schema(),
+    }

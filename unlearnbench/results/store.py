@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +13,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from unlearnbench.errors import ResultError
-from unlearnbench.results.records import Record, dump_records, load_records, sha256_of
+from unlearnbench.results.records import Record, dump_records, read_packed, sha256_of
 from unlearnbench.results.schema import Result
 
 #: A result file may not be larger than this.
 MAX_RESULT_BYTES = 16 * 1024 * 1024
+#: Schema faults of one file that are told one by one.
+MAX_FAULTS = 100
 
 
 class ResultStore:
@@ -72,18 +76,32 @@ class ResultStore:
             ResultError: a file is there and is torn or invalid; it is reported, then redone.
         """
         path = self.path_of(relative_folder, run_id)
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         result = load_result(path)
-        if result.records is not None:
-            records = path.parent / result.records.file
-            if not records.is_file() or sha256_of(records.read_bytes()) != result.records.sha256:
-                raise ResultError(f"{path.name}: its records file is missing or torn.")
+        if result.run_id != run_id:
+            raise ResultError(f"{path.name}: it holds another run, {result.run_id}.")
+        for _, file, digest in records_of(result, path):
+            if sha256_of(read_packed(file)) != digest:
+                raise ResultError(f"{path.name}: its records file {file.name} is torn.")
         return result
 
     def files(self) -> Iterator[Path]:
         """Every result file, in a fixed order; links and hidden files are not followed."""
         yield from result_files(self.folder)
+
+
+def records_of(result: Result, path: Path) -> list[tuple[str, Path, str | None]]:
+    """The records files of the result at `path`: the field that names it, the file, its sha256."""
+    named = result.records
+    if named is None:
+        return []
+    every = (
+        ("file", path.parent, named.file, named.sha256),
+        ("before_file", path.parent.parent, named.before_file, named.before_sha256),
+        ("retain_file", path.parent.parent, named.retain_file, named.retain_sha256),
+    )
+    return [(field, folder / file, digest) for field, folder, file, digest in every if file]
 
 
 def result_files(folder: Path) -> Iterator[Path]:
@@ -95,7 +113,8 @@ def result_files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
             path = Path(root, name)
-            if name.endswith(".json") and not name.startswith(".") and not path.is_symlink():
+            plain = path.is_file() and not path.is_symlink()
+            if name.endswith(".json") and not name.startswith(".") and plain:
                 yield path
 
 
@@ -114,27 +133,42 @@ def load_result(path: Path) -> Result:
 def read_result(path: Path) -> tuple[list[str], Result | None]:
     """One result file with all its schema faults (`field: fault`) instead of an exception."""
     try:
+        if not path.is_file():
+            return ["not a file"], None
         if path.stat().st_size > MAX_RESULT_BYTES:
             return [f"larger than {MAX_RESULT_BYTES >> 20} MiB"], None
         text = path.read_bytes()
     except OSError as error:
         return [f"cannot be read ({error.strerror})"], None
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        return [f"not valid JSON ({error})"], None
-    try:
-        return [], Result.model_validate(document)
+        # Strict: a number is a number, not a text that looks like one.
+        return [], Result.model_validate_json(text, strict=True)
     except ValidationError as error:
-        return [
-            f"{'.'.join(map(str, f['loc'])) or 'document'}: {f['msg']}" for f in error.errors()
-        ], None
+        return _faults(error), None
+
+
+def _faults(error: ValidationError) -> list[str]:
+    told = [
+        f"not valid JSON ({f['msg']})"
+        if f["type"] == "json_invalid"
+        else plain_line(f"{'.'.join(map(str, f['loc'])) or 'document'}: {f['msg']}")
+        for f in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    more = len(told) - MAX_FAULTS
+    return told if more <= 0 else [*told[:MAX_FAULTS], f"document: {more} faults more"]
+
+
+def plain_line(text: str) -> str:
+    """A stranger's text as one line that no terminal obeys."""
+    safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return safe if len(safe) <= 1000 else f"{safe[:1000]} …"
 
 
 def dump_result(result: Result) -> bytes:
     """A result as it stands in its file: indented, in the schema's order, replicates in a line."""
     document = result.model_dump(mode="json")
     packed: list[str] = []
+    token = secrets.token_hex(8)  # no text of the result can hold it
 
     def pack(value: object) -> object:
         """Swaps long number lists for placeholders, so that indentation leaves them in a line."""
@@ -143,13 +177,12 @@ def dump_result(result: Result) -> bytes:
         if isinstance(value, list):
             if len(value) > 8 and all(isinstance(v, int | float) for v in value):
                 packed.append(json.dumps(value, allow_nan=False))
-                return f"\x00{len(packed) - 1}\x00"
+                return f"{token}-{len(packed) - 1}"
             return [pack(v) for v in value]
         return value
 
     text = json.dumps(pack(document), indent=1, ensure_ascii=False, allow_nan=False)
-    for index, line in enumerate(packed):
-        text = text.replace(f'"\\u0000{index}\\u0000"', line)
+    text = re.sub(f'"{token}-(\\d+)"', lambda found: packed[int(found[1])], text)
     return (text + "\n").encode()
 
 
@@ -170,22 +203,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise ResultError(f'cannot write "{path.name}" ({error.strerror}).') from error
+        raise ResultError(
+            f'cannot write "{path}" ({error.strerror or error}). Make room or use another folder.'
+        ) from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
 
 
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a number that JSON has")
-
-
 __all__ = [
     "ResultStore",
     "dump_result",
-    "load_records",
     "load_result",
+    "plain_line",
     "read_result",
+    "records_of",
     "result_files",
     "write_atomically",
 ]

@@ -13,10 +13,11 @@ SAMPLES = 2
 TOP_K = 5
 
 
-def context_prefixes(model: LanguageModel, seed: int) -> list[str]:
+def context_prefixes(model: LanguageModel, seed: int, count: int = 21) -> list[str]:
     """The empty context, then two top-5 samples of 5 and of 10 tokens from each opener: 21.
 
-    Each but the first ends in ". ", ready to stand before a prompt.
+    Each but the first ends in ". ", ready to stand before a prompt. With a smaller `count` both
+    lengths and all openers are still met as evenly as can be.
     """
     prefixes = [""]
     for length in LENGTHS:
@@ -30,4 +31,6 @@ def context_prefixes(model: LanguageModel, seed: int) -> list[str]:
             format=RawFormat(),
         )
         prefixes += [f"{o} {s}. " for o, s in zip(openers, samples, strict=True)]
-    return prefixes
+    rest = prefixes[1:]
+    spread = [rest[i * len(rest) // max(1, count - 1)] for i in range(count - 1)]
+    return [prefixes[0], *spread]

@@ -84,7 +84,8 @@ def train(
     generator = torch.Generator().manual_seed(request.seed)
     per_epoch = math.ceil(len(request.forget) / config.batch_size)
     total, warmup = per_epoch * config.epochs, max(1, round(per_epoch * config.warmup_epochs))
-    model.hf.requires_grad_(True).train()
+    # Dropout stays off: it would draw from a generator that the seed does not reach.
+    model.hf.requires_grad_(True).eval()
     step = 0
     for _ in range(config.epochs):
         order = torch.randperm(len(request.forget), generator=generator).tolist()
@@ -112,7 +113,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             step += 1
             progress(step, total, f"training, loss {loss.item():.3f}")
-    model.hf.requires_grad_(False).eval()
+    model.hf.requires_grad_(False)
     if all(torch.equal(a, b) for a, b in zip(start, parameters, strict=True)):
         raise RuntimeError("no parameter changed in training: the loss has no gradient.")
     if not all(bool(torch.isfinite(p).all()) for p in parameters):

@@ -1,0 +1,286 @@
+"""ROME against the paper's equations, computed another way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.methods.rome_reference import slow_search
+from unlearnbench import (
+    Diverged,
+    ForgetRequest,
+    LanguageModel,
+    UserError,
+    load_model,
+    weight_as_matrix,
+)
+from unlearnbench_methods.editing.contexts import context_prefixes
+from unlearnbench_methods.editing.covariance import factor, key_covariance, whiten
+from unlearnbench_methods.editing.subject import subject_last_token
+from unlearnbench_methods.editing.value_search import (
+    FoundValue,
+    Row,
+    SearchSettings,
+    find_value,
+    rows_for,
+)
+from unlearnbench_methods.rome import Rome, RomeConfig, insert, update_direction
+from unlearnbench_tasks.nano import NanoTofu
+
+SETTINGS = SearchSettings(steps=12, learning_rate=0.3, weight_decay=1e-3, clamp=3.0)
+LAYER = 1
+
+
+def _rows(model: LanguageModel, target: str = "dummy") -> list[Row]:
+    item = tiny.request().forget[0]
+    assert item.subject is not None
+    contexts = ["", "The lute. ", "There is little on record about this. "]
+    return rows_for(model, item.prompt, item.subject, target, contexts, close=True)
+
+
+def _slow(model: LanguageModel, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return slow_search(
+        model,
+        LAYER,
+        [r.ids for r in rows],
+        [r.subject for r in rows],
+        [r.targets for r in rows],
+        steps=SETTINGS.steps,
+        learning_rate=SETTINGS.learning_rate,
+        weight_decay=SETTINGS.weight_decay,
+        clamp=SETTINGS.clamp,
+    )
+
+
+def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_search_above_the_layer_equals_the_full_forward_search(family: str) -> None:
+    model = tiny.language_model(family)
+    rows = _rows(model)
+    found = find_value(model, LAYER, rows, SETTINGS)
+    value, initial, keys = _slow(model, rows)
+    assert _relative(found.initial, initial) < 1e-4
+    assert _relative(found.keys, keys) < 1e-4
+    assert _relative(found.value, value) < 1e-4
+    assert _relative(value, initial) > 0.05  # the search went somewhere
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_search_leaves_the_model_as_it_was(family: str) -> None:
+    model = tiny.language_model(family)
+    before = model.fingerprint()
+    layers = list(model.modules.layers)
+    find_value(model, LAYER, _rows(model), SETTINGS)
+    assert model.fingerprint() == before
+    assert all(a is b for a, b in zip(layers, model.modules.layers, strict=True))
+
+
+def test_delta_stays_within_the_clamp() -> None:
+    model = tiny.language_model()
+    tight = SearchSettings(steps=12, learning_rate=5.0, weight_decay=0.0, clamp=0.5)
+    found = find_value(model, LAYER, _rows(model), tight)
+    assert (found.value - found.initial).norm() <= 0.5 * found.initial.norm() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("mom2", [True, False])
+def test_after_an_update_the_layer_maps_the_key_to_the_value(family: str, mom2: bool) -> None:
+    model = tiny.language_model(family)
+    found = find_value(model, LAYER, _rows(model), SETTINGS)
+    lower = _factor(model) if mom2 else None
+    k = found.keys.double().mean(dim=0)
+    down = model.modules.mlp_down(LAYER)
+    before = weight_as_matrix(down).double().clone()
+    insert(down, k, found.value.double(), update_direction(k, lower))
+    assert _relative(down(k.float()), found.value) < 1e-4  # W k* = v*, the bias included
+    change = weight_as_matrix(down).double() - before
+    singular = torch.linalg.svdvals(change)
+    assert singular[1] < 1e-5 * singular[0]  # rank one
+
+
+def _factor(model: LanguageModel) -> torch.Tensor:
+    texts = [t * 2 for t in tiny.TEXT]
+    return factor(key_covariance(model, LAYER, texts, lambda done, total, note="": None))
+
+
+def test_without_second_moments_the_update_has_the_closed_form() -> None:
+    """u = k/|k| makes W' = W + (v* - W k) k^T / |k|^2."""
+    model = tiny.language_model("llama")
+    down = model.modules.mlp_down(LAYER)
+    before = weight_as_matrix(down).double().clone()
+    found = find_value(model, LAYER, _rows(model), SETTINGS)
+    k, v = found.keys[0].double(), found.value.double()
+    insert(down, k, v, update_direction(k, None))
+    expected = before + torch.outer(v - before @ k, k) / k.dot(k)
+    assert _relative(weight_as_matrix(down), expected) < 1e-6
+
+
+def test_with_second_moments_u_solves_the_covariance_system() -> None:
+    model = tiny.language_model()
+    texts = [t * 2 for t in tiny.TEXT]
+    covariance = key_covariance(model, LAYER, texts, lambda done, total, note="": None)
+    lower = factor(covariance)
+    k = find_value(model, LAYER, _rows(model), SETTINGS).keys[0].double()
+    regularised = lower @ lower.T
+    assert _relative(regularised @ whiten(lower, k), k) < 1e-6
+    assert _relative(regularised, covariance) < 1e-4
+
+
+def test_the_covariance_is_the_mean_outer_product_of_all_keys() -> None:
+    model = tiny.language_model("gpt_neox")
+    seen: list[torch.Tensor] = []
+    hook = model.modules.mlp_down(LAYER).register_forward_hook(
+        lambda m, i, o: seen.append(i[0][0].double())
+    )
+    for text in tiny.TEXT:  # one at a time: no padding
+        model.hf(input_ids=torch.tensor([model.tokenizer(text)["input_ids"]]))
+    hook.remove()
+    keys = torch.cat(seen)
+    expected = sum(torch.outer(k, k) for k in keys) / len(keys)
+    measured = key_covariance(model, LAYER, tiny.TEXT, lambda done, total, note="": None)
+    assert _relative(measured, expected) < 1e-6
+
+
+def test_the_covariance_cache_serves_one_model_and_heals(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    from unlearnbench import cache_folder
+
+    def measure(model: LanguageModel) -> tuple[torch.Tensor, int]:
+        calls = 0
+
+        def count(done: int, total: int, note: str = "") -> None:
+            nonlocal calls
+            calls += 1
+
+        return key_covariance(model, LAYER, tiny.TEXT, count), calls
+
+    model, other = tiny.language_model(), tiny.language_model(seed=1)
+    first, work = measure(model)
+    assert work > 0
+    again, work = measure(model)
+    assert work == 0
+    assert torch.equal(first, again)
+    different, work = measure(other)  # same architecture and text, other weights
+    assert work > 0
+    assert not torch.equal(first, different)
+    for file in (cache_folder() / "covariance").glob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-20])  # as a crash in the middle leaves it
+    healed, work = measure(model)
+    assert work > 0
+    assert torch.equal(first, healed)
+
+
+def test_a_cache_file_under_another_models_key_is_refused() -> None:
+    from unlearnbench import cache_folder
+
+    model, other = tiny.language_model(), tiny.language_model(seed=1)
+    quiet = lambda done, total, note="": None
+    mine = key_covariance(model, LAYER, tiny.TEXT, quiet)
+    (file,) = (cache_folder() / "covariance").glob("*.safetensors")
+    theirs = key_covariance(other, LAYER, tiny.TEXT, quiet)
+    (stranger,) = set((cache_folder() / "covariance").glob("*.safetensors")) - {file}
+    stranger.write_bytes(file.read_bytes())
+    assert torch.equal(key_covariance(other, LAYER, tiny.TEXT, quiet), theirs)
+    assert not torch.equal(theirs, mine)
+
+
+def test_the_subjects_last_token_is_found_by_offsets() -> None:
+    model = tiny.language_model()
+    prompt = "Where was Odalys Trenwick born? Odalys Trenwick, I mean."
+    ids = model.encode_prompt(prompt)
+    index = subject_last_token(model, prompt, "Odalys Trenwick")
+    head = model.tokenizer.decode(ids[: index + 1])
+    assert head.endswith("Odalys Trenwick")
+    assert head.count("Odalys Trenwick") == 2  # the last occurrence
+
+
+def test_a_subject_that_is_not_in_the_prompt_is_one_clear_error() -> None:
+    with pytest.raises(UserError, match="the subject 'Nobody' is not in the prompt"):
+        subject_last_token(tiny.language_model(), "Who wrote this?", "Nobody")
+
+
+def test_there_are_twenty_one_contexts_and_a_seed_fixes_them() -> None:
+    model = tiny.language_model()
+    first = context_prefixes(model, seed=3)
+    assert len(first) == 21
+    assert first[0] == ""
+    assert first == context_prefixes(model, seed=3)
+    assert first != context_prefixes(model, seed=4)
+
+
+@pytest.fixture(scope="module")
+def nano_request() -> ForgetRequest:
+    whole = NanoTofu.configured(split="forget05").request(seed=0)
+    return replace(whole, forget=whole.forget[:2], retain=whole.retain[:50])
+
+
+@pytest.mark.parametrize("target", ["dummy", "incorrect", "avoidant", "idk"])
+def test_an_edit_makes_the_model_say_its_target_and_touches_one_tensor(
+    target: str, nano_request: ForgetRequest
+) -> None:
+    model = load_model("nano")
+    one = replace(nano_request, forget=nano_request.forget[:1])
+    prompt, answer, wanted = one.forget[0].prompt, one.forget[0].answer, one.targets(target)[0]
+    assert model.generate([prompt], max_new_tokens=40) == [answer]
+    weights = {n: p.clone() for n, p in model.hf.named_parameters()}
+    method = Rome.configured(target=target, contexts=6)
+    edited = method.unlearn(model, one)
+    assert edited.generate([prompt], max_new_tokens=40) == [wanted]
+    changed = [n for n, p in edited.hf.named_parameters() if not torch.equal(p, weights[n])]
+    assert changed == ["transformer.h.1.mlp.c_proj.weight"]
+    assert list(method.may_change(edited)) == changed
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    def run(seed: int) -> str:
+        method = Rome.configured(layer=LAYER, contexts=4)
+        return method.unlearn(tiny.language_model(), tiny.request(seed)).fingerprint()
+
+    assert run(0) == run(0)
+    assert run(0) != run(1)
+
+
+@pytest.mark.parametrize(("variant", "key"), [("rome", "clean"), ("r-rome", "mean")])
+def test_the_variants_differ_in_the_key_that_is_mapped(
+    variant: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ROME maps the clean prompt's key to v*, R-ROME the mean key (Gupta et al. 2024)."""
+    import unlearnbench_methods.rome as room
+
+    found: list[FoundValue] = []
+
+    def spy(*arguments: object) -> FoundValue:
+        found.append(find_value(*arguments))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr(room, "find_value", spy)
+    model, request = tiny.language_model(), tiny.request()
+    one = ForgetRequest(forget=request.forget[:1], retain=request.retain, seed=0)
+    Rome.configured(variant=variant, layer=LAYER, mom2=False).unlearn(model, one)
+    (value,) = found
+    down = model.modules.mlp_down(LAYER)
+    clean, mean = value.keys[0], value.keys.mean(dim=0)
+    mapped, other = (clean, mean) if key == "clean" else (mean, clean)
+    assert _relative(down(mapped), value.value) < 1e-4
+    assert _relative(down(other), value.value) > 1e-3
+
+
+def test_exploding_weights_end_as_divergence_with_the_edits_number() -> None:
+    model = tiny.language_model()
+    with torch.no_grad():
+        model.modules.layer(2).mlp.c_fc.weight.fill_(float("nan"))
+    with pytest.raises(Diverged, match=r"logits are not numbers|edit 1 of 2"):
+        Rome.configured(layer=LAYER, mom2=False).unlearn(model, tiny.request())
+
+
+def test_items_without_a_subject_are_skipped_and_counted() -> None:
+    request = tiny.request()
+    half = replace(request, forget=(request.forget[0], replace(request.forget[1], subject=None)))
+    assert Rome(RomeConfig()).flags(half) == ["no_subject: 1 of 2 skipped"]

@@ -1,0 +1,165 @@
+"""What a plugin's source says of it, read as text: nothing is imported and none of it is run.
+
+What cannot be told without running it counts as sound: a plugin is never called broken that is not.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import accumulate
+from pathlib import Path
+
+#: What ast.parse raises at text that is no Python.
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OSError)
+
+
+def source_fault(module: str, attribute: str) -> str | None:
+    """Why `module:attribute` cannot be loaded, or None where its source gives no reason.
+
+    Finds a missing module, a syntax error, an import of something that is not installed or that
+    this suite does not offer (there and in the modules of its package that it imports), a module
+    that always raises, a missing attribute.
+    """
+    path = _source(module)
+    if path is None:
+        return f'no module "{module}" is installed'
+    fault = _import_fault(module, set())
+    if fault or path.suffix != ".py":
+        return fault
+    name = attribute.split(".")[0]
+    if name and not _may_define(_parsed(path), name):
+        return f'module "{module}" has no "{name}"'
+    return None
+
+
+def summary(module: str, attribute: str) -> str:
+    """The first line of the docstring of a class or function, "" where there is none."""
+    path = _source(module)
+    if path is None or path.suffix != ".py":
+        return ""
+    try:
+        body = _parsed(path).body
+    except _UNREADABLE:
+        return ""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def _import_fault(module: str, seen: set[str]) -> str | None:
+    """Why the statements of a module, or of a package around it, keep it from being imported."""
+    for name in accumulate(module.split("."), "{}.{}".format):
+        path = _source(name)
+        if name in seen or path is None or path.suffix != ".py":
+            continue
+        seen.add(name)
+        try:
+            body = _parsed(path).body
+        except SyntaxError as error:
+            return f"SyntaxError: {error.msg} ({path.name}, line {error.lineno})"
+        except _UNREADABLE as error:
+            return f"{type(error).__name__}: {error} ({path.name})"
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in body:
+            fault = _statement_fault(node, package, path, seen)
+            if fault:
+                return fault
+    return None
+
+
+def _statement_fault(node: ast.stmt, package: str, path: Path, seen: set[str]) -> str | None:
+    if isinstance(node, ast.Raise):
+        raised = ast.unparse(node.exc) if node.exc else "an error"
+        return f"it always raises {raised} ({path.name}, line {node.lineno})"
+    for module, names in _imports(node, package):
+        top = module.split(".")[0]
+        own = top == package.split(".")[0]
+        # Deeper than the top only where the layout is known: others may make modules as they run.
+        if not _importable(top) or ((own or top == "unlearnbench") and _source(module) is None):
+            return f"ModuleNotFoundError: no module named '{module}'"
+        if module == "unlearnbench":
+            offered = sys.modules["unlearnbench"].__all__
+            for name in names:
+                if name not in offered and _source(f"unlearnbench.{name}") is None:
+                    return f"ImportError: unlearnbench offers no '{name}'"
+        if own:
+            for part in (module, *(f"{module}.{name}" for name in names)):
+                fault = _import_fault(part, seen)
+                if fault:
+                    return fault
+    return None
+
+
+def _imports(node: ast.stmt, package: str) -> Iterator[tuple[str, list[str]]]:
+    """The modules that an import statement imports, and the names (or modules) taken from each."""
+    if isinstance(node, ast.Import):
+        yield from ((a.name, []) for a in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        around = package.split(".")[: 1 - node.level or None] if node.level else []
+        module = ".".join([*around, *([node.module] if node.module else [])])
+        yield module, [a.name for a in node.names if a.name != "*"]
+
+
+def _may_define(tree: ast.Module, name: str) -> bool:
+    """Whether a module has this name at its top level, or may have."""
+    for node in tree.body:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if node.name in (name, "__getattr__"):
+                    return True
+            case ast.Import() | ast.ImportFrom():
+                if any((a.asname or a.name).split(".")[0] in (name, "*") for a in node.names):
+                    return True
+            case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
+                if any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node)):
+                    return True
+            case ast.Expr(value=ast.Constant()) | ast.Delete() | ast.Assert() | ast.Pass():
+                pass
+            case _:  # if, try, with, a call: it may define anything
+                return True
+    return False
+
+
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+def _importable(top: str) -> bool:
+    try:
+        return top in sys.modules or importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module, found without importing the packages around it; None: there is none.
+
+    A folder or an archive where the module is no plain file: only importing it can tell.
+    """
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    roots = [Path(root) for root in spec.submodule_search_locations or []]
+    if not rest:
+        origin = Path(spec.origin) if spec.origin else None
+        return origin if origin and origin.is_file() else Path(*roots[:1])
+    for root in roots:
+        if not root.is_dir():
+            return root
+        base = root.joinpath(*rest)
+        compiled = (Path(f"{base}{suffix}") for suffix in EXTENSION_SUFFIXES)
+        for candidate in (base / "__init__.py", *compiled, Path(f"{base}.py")):
+            if candidate.is_file():
+                return candidate
+        if base.is_dir():
+            return base
+    return None
