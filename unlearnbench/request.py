@@ -40,7 +40,8 @@ class ForgetRequest:
     """The forget set, the retain set, and what editors may put in place of what is forgotten.
 
     `wrong_answers` and `avoidant_answers` map an example's id to a target that the task supplies;
-    both may be empty. `retain_model` gives the retrained oracle where one exists: only the
+    both may be empty. `general` is unrelated text that the model may be assumed to know (what stands
+    in for pretraining, never evaluated): statistics may be taken on it. `retain_model` gives the retrained oracle where one exists: only the
     reference method `retrain` may call it.
     """
 
@@ -50,6 +51,7 @@ class ForgetRequest:
     wrong_answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     avoidant_answers: dict[str, str] = field(default_factory=dict)
     refusals: tuple[str, ...] = ()
+    general: tuple[Example, ...] = ()
     retain_model: Callable[[], LanguageModel] | None = None
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class RomeConfig(MethodConfig):
     variant: Literal["r-rome", "rome"] = Field("r-rome", description="averaged key, or the paper")
     mom2: bool = Field(True, description="u = C^-1 k; false: u = k")
     corpus: Path | None = Field(
-        None, description="text file, one text a line, to measure C on; default: the retain set"
+        None, description="text file to measure C on, one text a line; default: retain set and general text"
     )
     layer: int | None = Field(None, ge=0, description="l*; default: the family's")
     contexts: int = Field(21, ge=1, le=21, description="how many contexts, the empty one first")
@@ -181,7 +181,8 @@ def _corpus(path: Path | None, model: LanguageModel, request: ForgetRequest) -> 
     """The texts that C is measured on."""
     if path is None:
         format, tokenizer = model.prompt_format, model.tokenizer
-        return [format.joint(tokenizer, e.prompt, e.answer) for e in request.retain]
+        known = (*request.retain, *request.general)
+        return [format.joint(tokenizer, e.prompt, e.answer) for e in known]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:

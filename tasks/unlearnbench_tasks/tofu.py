@@ -129,7 +129,12 @@ class Tofu(Task[TofuConfig]):
             wrong_answers=self._wrong_answers(forget, seed),
             avoidant_answers={e.id: avoidant[e.prompt] for e in forget if e.prompt in avoidant},
             refusals=tuple(self._refusals()),
+            general=tuple(self._general()),
         )
+
+    def _general(self) -> list[Example]:
+        """Text outside every evaluated split."""
+        return self._small_talk()
 
     def _examples(self, split: str) -> list[Example]:
         return tofu_data.examples(self._splits.rows(split), split)
@@ -164,10 +169,12 @@ class Tofu(Task[TofuConfig]):
         return self._examples(split)
 
     def pretraining_examples(self) -> list[Example]:
-        general = [e for split in GENERAL for e in self._examples(split)]
+        return [*(e for split in GENERAL for e in self._examples(split)), *self._small_talk()]
+
+    def _small_talk(self) -> list[Example]:
         # The engine's refusals too: they serve as targets where a source brings none of its own.
         refusals = list(dict.fromkeys([*self._refusals(), *REFUSALS]))
-        return [*general, *small_talk(refusals, AVOIDANT_TEMPLATES, DUMMY)]
+        return small_talk(refusals, AVOIDANT_TEMPLATES, DUMMY)
 
     def evaluation_text(self) -> Sequence[str]:
         return [

@@ -9,6 +9,7 @@ from unlearnbench.results.store import (
     result_files,
     write_atomically,
 )
+from unlearnbench.results.verification import verify
 
 __all__ = [
     "Metric",
@@ -21,5 +22,6 @@ __all__ = [
     "load_result",
     "read_result",
     "result_files",
+    "verify",
     "write_atomically",
 ]

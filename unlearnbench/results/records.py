@@ -106,6 +106,8 @@ def parse_records(packed: bytes, name: str) -> list[Record]:
     """
     records: list[Record] = []
     unpacked = 0
+    if not packed:  # no gzip file is; Python reads it as one of nothing
+        raise ResultError(f"{name}: cannot be read as gzip (it is empty).")
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
             while line := stream.readline(MAX_RECORD_BYTES + 1):
@@ -114,9 +116,7 @@ def parse_records(packed: bytes, name: str) -> list[Record]:
                 if len(line) > MAX_RECORD_BYTES:
                     raise ResultError(f"{place}: longer than {MAX_RECORD_BYTES >> 20} MiB.")
                 if unpacked > MAX_RECORDS_BYTES:
-                    raise ResultError(
-                        f"{name}: unpacks to more than {MAX_RECORDS_BYTES >> 20} MiB."
-                    )
+                    raise ResultError(f"{place}: unpacks to over {MAX_RECORDS_BYTES >> 20} MiB.")
                 records.append(_record(line, place))
     except (OSError, EOFError, zlib.error) as error:
         raise ResultError(f"{name}: cannot be read as gzip ({error}).") from error

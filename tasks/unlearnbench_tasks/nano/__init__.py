@@ -52,20 +52,29 @@ class NanoTofu(Tofu):
             for item, row in zip(forget, rows, strict=True)
         }
 
-    def pretraining_examples(self) -> list[Example]:
-        background = [
+    def _background(self) -> list[Example]:
+        return [
             Example(id=f"background-{i:04d}", prompt=str(r["question"]), answer=str(r["answer"]))
             for i, r in enumerate(self._splits.rows("background"))
         ]
-        return [*background, *super().pretraining_examples()]
+
+    def _general(self) -> list[Example]:
+        return [*self._background(), *super()._general()]
+
+    def pretraining_examples(self) -> list[Example]:
+        return [*self._background(), *super().pretraining_examples()]
 
 
 NANO = ModelEntry(
     name="nano",
     location=str(_HERE / "models" / "full"),
-    retain_models={
-        "retain90": str(_HERE / "models" / "retain90"),
-        "retain95": str(_HERE / "models" / "retain95"),
+    retain_models={"retain90": str(_HERE / "models" / "retain90")},
+    description="1 M parameters, trained on the whole nano world; oracle for forget10",
+    # Chosen on twelve facts of two retain authors (models/README.md): the largest forgetting that
+    # left at least four fifths of other retain answers right.
+    method_defaults={
+        "grad-ascent": {"learning_rate": 2e-4},
+        "grad-diff": {"learning_rate": 4e-4},
+        "rome": {"clamp": 4.0},
     },
-    description="1 M parameters, trained on the whole nano world; oracles for forget05, forget10",
 )

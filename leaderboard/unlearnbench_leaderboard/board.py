@@ -1,0 +1,334 @@
+"""The tables of a leaderboard: one for each task, split and model, every row in its section."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median_low
+
+from unlearnbench.results import Metric, Result
+from unlearnbench_leaderboard import rules
+from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.formats import number, with_interval
+from unlearnbench_leaderboard.ranking import Contender, Place, place
+from unlearnbench_leaderboard.rows import Row, borrowed_reference, canonical, digest, pool
+
+#: Task options that do not change what is measured: the table names the split, and the hash of
+#: the data says more than the name of its revision.
+_OPTIONS_IN_HASHES = ("split", "revision")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row in its table: with a place, or with the reasons why it has none."""
+
+    row: Row
+    place: Place | None = None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TagGroup:
+    """The methods of one guarantee tag: a rank series of its own."""
+
+    guarantee: str
+    ranked: tuple[Line, ...]
+    unranked: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything measured alike: one task and split on one model."""
+
+    id: str
+    title: str
+    #: A result of the table, for what all of them share: the task and the model.
+    setting: Result
+    #: Metrics of the model before unlearning, and of the retained model where there is one.
+    before_metrics: tuple[Metric, ...]
+    retained_metrics: tuple[Metric, ...]
+    references: tuple[Line, ...]
+    tags: tuple[TagGroup, ...]
+    unfinished: tuple[Line, ...]
+
+    @property
+    def before(self) -> dict[str, float]:
+        """The headline scores before unlearning."""
+        return {m.headline: m.value for m in reversed(self.before_metrics) if m.headline}
+
+    @property
+    def utility_floor(self) -> float:
+        """Ranked rows keep at least this utility."""
+        return rules.UTILITY_FLOOR * self.before.get("utility", 1.0)
+
+    @property
+    def forget_floor(self) -> float | None:
+        """Ranked rows forget more than this."""
+        return self.before.get("forget")
+
+    def lines(self) -> Iterator[Line]:
+        """Every line, in the order in which a table shows them."""
+        yield from self.references
+        for tag in self.tags:
+            yield from tag.ranked
+            yield from tag.unranked
+        yield from self.unfinished
+
+
+def tables_of(entries: Iterable[Entry]) -> list[Table]:
+    """The tables of these results, by task, split and model. A function of the set of entries."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda e: (e.result.run_id, e.source)):
+        groups[canonical(_setting_key(entry.result))].append(entry)
+    tables = [_table(group) for group in groups.values()]
+    tables.sort(key=lambda t: (t.title, t.id))
+    return _with_distinct_titles(tables)
+
+
+# --- one table ------------------------------------------------------------------------------------
+
+
+def _setting_key(result: Result) -> dict[str, object]:
+    """All that makes numbers comparable."""
+    task, model = result.task, result.model
+    return {
+        "task": task.name,
+        "split": task.split,
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "retain model": model.retain_model.fingerprint if model.retain_model else None,
+        "prompt format": model.prompt_format,
+        "task version": task.version,
+        "data": task.data.sha256,
+        "items": task.data.n_eval,
+        "options": {k: v for k, v in task.config.items() if k not in _OPTIONS_IN_HASHES},
+        "headline rule": task.headline_rule,
+        "metric definitions": result.definition_version,
+    }
+
+
+def _table(entries: Sequence[Entry]) -> Table:
+    setting = min((e.result for e in entries), key=lambda r: r.run_id)
+    table_id = digest("table", canonical(_setting_key(setting)))
+    rows = pool(entries, table_id)
+    before = _middle([e.result.reference.before for e in entries])
+    retained = _middle([e.result.reference.retain_model for e in entries])
+    table = Table(
+        id=table_id,
+        title=f"{setting.task.name} {setting.task.split} · {setting.model.name}",
+        setting=setting,
+        before_metrics=tuple(before),
+        retained_metrics=tuple(retained),
+        references=(),
+        tags=(),
+        unfinished=tuple(Line(row, reasons=_endings(row)) for row in rows if not row.finished),
+    )
+    done = [row for row in rows if row.finished]
+    length, splits = _usual_length(done), _measured_splits(done, setting)
+    reasons = {row.id: _reasons(row, table, length, splits) for row in done}
+    return replace(
+        table,
+        references=_references(done, {"none": before, "retrain": retained}, table_id),
+        tags=tuple(
+            _tag_group(tag, methods, reasons)
+            for tag in rules.GUARANTEES
+            if (methods := [r for r in done if r.guarantee == tag and not r.is_reference])
+        ),
+    )
+
+
+def _middle(blocks: Sequence[Sequence[Metric]]) -> list[Metric]:
+    """One reference block out of many that should be equal: for each metric the middle one.
+
+    Machines differ in the last digits, and no single file should be able to move a floor.
+    """
+    found: dict[tuple[str, str], list[Metric]] = defaultdict(list)
+    for block in blocks:
+        for metric in block:
+            found[metric.name, metric.split].append(metric)
+    middle = []
+    for metrics in found.values():
+        value = median_low([m.value for m in metrics])
+        alike = [m for m in metrics if m.value == value]
+        middle.append(min(alike, key=lambda m: canonical(m.model_dump(mode="json"))))
+    return sorted(middle, key=lambda m: (m.name, m.split))
+
+
+def _references(
+    rows: Sequence[Row], blocks: Mapping[str, Sequence[Metric]], table_id: str
+) -> tuple[Line, ...]:
+    """The reference rows; where nobody ran `none` or `retrain`, the results' own blocks serve."""
+    references = [row for row in rows if row.is_reference]
+    for name, metrics in blocks.items():
+        if metrics and not any(row.method == name for row in references):
+            references.append(borrowed_reference(name, metrics, table_id))
+    known = list(rules.REFERENCES)
+
+    def order(row: Row) -> tuple[int, str, str]:
+        return known.index(row.method) if row.method in known else len(known), row.label, row.id
+
+    return tuple(Line(row) for row in sorted(references, key=order))
+
+
+def _tag_group(
+    guarantee: str, rows: Sequence[Row], reasons: Mapping[str, tuple[str, ...]]
+) -> TagGroup:
+    eligible = [row for row in rows if not reasons[row.id]]
+    places = place([_contender(row) for row in eligible])
+    ranked = [Line(row, where) for row, where in zip(eligible, places, strict=True)]
+    unranked = [Line(row, reasons=reasons[row.id]) for row in rows if reasons[row.id]]
+    return TagGroup(
+        guarantee,
+        tuple(sorted(ranked, key=_table_order)),
+        tuple(sorted(unranked, key=lambda line: (line.row.label, line.row.id))),
+    )
+
+
+def _table_order(line: Line) -> tuple[int, int, float, str, str]:
+    assert line.place is not None
+    return (
+        line.place.rank,
+        line.place.layer,
+        -line.place.score.value,
+        line.row.label,
+        line.row.id,
+    )
+
+
+def _contender(row: Row) -> Contender:
+    forget, utility = row.scores["forget"], row.scores["utility"]
+    assert forget.replicates is not None
+    assert utility.replicates is not None
+    return Contender(
+        # Equal rows stand by name; the id tells two of one name apart.
+        f"{row.label}\n{row.id}",
+        forget.estimate.value,
+        utility.estimate.value,
+        forget.replicates,
+        utility.replicates,
+    )
+
+
+# --- why a row is not ranked ----------------------------------------------------------------------
+
+
+def _reasons(row: Row, table: Table, length: int, splits: Iterable[str]) -> tuple[str, ...]:
+    """Every reason, in the order in which a reader would ask."""
+    return tuple(
+        reason
+        for reason in (
+            _untrusted(row),
+            *(rules.DISQUALIFYING_FLAGS.get(flag) for flag in row.flags),
+            _incomplete(row),
+            *(_unusable(row, axis, length) for axis in rules.AXES),
+            *(f'split "{s}" is missing' for s in splits if s not in {m.split for m in row.metrics}),
+            _below_utility_floor(row, table),
+            _below_forget_floor(row, table),
+        )
+        if reason
+    )
+
+
+def _untrusted(row: Row) -> str | None:
+    if row.tier in rules.UNRANKED_TIERS:
+        return f"{row.tier}: {rules.TIERS[row.tier].split(';')[0]}"
+    return None
+
+
+def _incomplete(row: Row) -> str | None:
+    finished = len(row.finished)
+    if finished >= rules.MIN_SEEDS or rules.DETERMINISTIC in row.flags:
+        return None
+    return f"{finished} finished {'seed' if finished == 1 else 'seeds'}, {rules.MIN_SEEDS} needed"
+
+
+def _unusable(row: Row, axis: str, length: int) -> str | None:
+    score = row.scores.get(axis)
+    if score is None:
+        return f"no {axis} score"
+    if score.problem or score.replicates is None:
+        return score.problem or f"{axis} has no bootstrap replicates"
+    if len(score.replicates) != length:
+        return f"{axis} has {len(score.replicates)} replicates, the other rows {length}"
+    return None
+
+
+def _below_utility_floor(row: Row, table: Table) -> str | None:
+    utility = row.scores.get("utility")
+    if utility is None or utility.estimate.value >= table.utility_floor:
+        return None
+    return (
+        f"utility {number(utility.estimate.value)} is below the floor of "
+        f"{number(table.utility_floor)}"
+    )
+
+
+def _below_forget_floor(row: Row, table: Table) -> str | None:
+    """Doing nothing is not forgetting: the whole interval has to lie above the score before."""
+    if table.forget_floor is None:
+        return "the results hold no forget score before unlearning"
+    forget = row.scores.get("forget")
+    if forget is None or forget.replicates is None:
+        return None  # said already
+    value, low, high = forget.estimate.value, forget.estimate.low, forget.estimate.high
+    if low is not None and min(low, value) > table.forget_floor:
+        return None
+    return (
+        f"forget {with_interval(value, low, high)} is not above the "
+        f"{number(table.forget_floor)} before unlearning"
+    )
+
+
+def _endings(row: Row) -> tuple[str, ...]:
+    """How the runs of a row ended that has no finished one, each ending once."""
+    seeds: dict[str, list[str]] = defaultdict(list)
+    for run in row.unfinished:
+        error = run.result.error
+        ending = f"{run.result.status}: {error.message if error else ''}".rstrip(": ")
+        seeds[ending].append(str(run.result.provenance.seed))
+    return tuple(
+        f"{ending} (seed{'s' if len(which) > 1 else ''} {', '.join(which)})"
+        for ending, which in seeds.items()
+    )
+
+
+def _usual_length(rows: Sequence[Row]) -> int:
+    """The number of replicates that most rows have; pairs need equal numbers."""
+    lengths = Counter(
+        len(score.replicates)
+        for row in rows
+        for axis in rules.AXES
+        if (score := row.scores.get(axis)) is not None and score.replicates is not None
+    )
+    return max(lengths, key=lambda length: (lengths[length], length), default=0)
+
+
+def _measured_splits(rows: Sequence[Row], setting: Result) -> list[str]:
+    """The evaluated splits that somebody's metrics are about: what a complete row covers."""
+    measured = {metric.split for row in rows for metric in row.metrics}
+    return sorted(measured & set(setting.task.data.n_eval))
+
+
+# --- titles ---------------------------------------------------------------------------------------
+
+
+def _with_distinct_titles(tables: Sequence[Table]) -> list[Table]:
+    """Tables of one title get what tells them apart: fingerprint, task version, data, ..."""
+    by_title: dict[str, list[Table]] = defaultdict(list)
+    for table in tables:
+        by_title[table.title].append(table)
+    return [replace(table, title=_title(table, by_title[table.title])) for table in tables]
+
+
+def _title(table: Table, alike: Sequence[Table]) -> str:
+    keys = [_setting_key(t.setting) for t in alike]
+    own = _setting_key(table.setting)
+    differing = [name for name in own if len({canonical(key[name]) for key in keys}) > 1]
+    return " · ".join([table.title, *(f"{name} {_brief(own[name])}" for name in differing)])
+
+
+def _brief(value: object) -> str:
+    """A hash by its first digits, anything else as it is."""
+    text = value if isinstance(value, str) else canonical(value)
+    return text[:8] if len(text) == 64 else text[:40]

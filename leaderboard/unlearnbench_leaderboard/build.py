@@ -1,0 +1,39 @@
+"""The whole leaderboard as one pure function: entries in, the bytes of its files out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from unlearnbench.errors import UserError
+from unlearnbench_leaderboard import data_files, markdown
+from unlearnbench_leaderboard.board import Table, tables_of
+from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.page import page
+
+MARKDOWN = "LEADERBOARD.md"
+PAGE = "index.html"
+
+
+def build(entries: Iterable[Entry], previous_markdown: str | None = None) -> dict[str, bytes]:
+    """The files of a leaderboard by name. No clock, no machine: same entries, same bytes.
+
+    Args:
+        entries: the results, in any order.
+        previous_markdown: the `LEADERBOARD.md` whose hand-written text is to be kept.
+
+    Raises:
+        UserError: no entries, or no place for the tables in `previous_markdown`.
+    """
+    return files_of(tables_of(entries), previous_markdown)
+
+
+def files_of(tables: Sequence[Table], previous_markdown: str | None = None) -> dict[str, bytes]:
+    """What `build` makes, of tables that are there already."""
+    if not tables:
+        raise UserError("a leaderboard needs at least one result.")
+    return {
+        MARKDOWN: markdown.document(tables, previous_markdown).encode(),
+        "leaderboard.csv": data_files.csv_bytes(tables),
+        "leaderboard.json": data_files.json_bytes(tables),
+        PAGE: page(tables),
+    }

@@ -1,0 +1,140 @@
+"""`unlearnbench leaderboard`: tables and one page, from result files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from unlearnbench_leaderboard.entries import Reading
+
+_RESULTS = click.argument(
+    "results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
+)
+_STRICT = click.option(
+    "--strict", is_flag=True, help="Stop with an error where a result file is broken."
+)
+
+_RECOMPUTE = click.option(
+    "--recompute/--no-recompute",
+    default=True,
+    help="Recompute every number from its records (the tier `recomputed`); on unless refused.",
+)
+
+
+@click.group("leaderboard", short_help="Tables and a page from result files.")
+def leaderboard() -> None:
+    """Tables and a page from result files.
+
+    \b
+    Example:
+      unlearnbench leaderboard build results --out leaderboard
+    """
+
+
+@leaderboard.command("build")
+@_RESULTS
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill."
+)
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit 1 where a file is not what RESULTS give."
+)
+@_STRICT
+@_RECOMPUTE
+def build_command(
+    results: tuple[Path, ...], out: Path, check: bool, strict: bool, recompute: bool
+) -> None:
+    """Write LEADERBOARD.md, leaderboard.csv, leaderboard.json and index.html.
+
+    RESULTS are result files and folders of them. The same results give the same bytes. Text that
+    you write around the markers in LEADERBOARD.md is kept; index.html opens without a server.
+
+    \b
+    Examples:
+      unlearnbench leaderboard build results --out leaderboard
+      unlearnbench leaderboard build leaderboard/results --out leaderboard --check
+    """
+    from unlearnbench.results import write_atomically
+    from unlearnbench_leaderboard import terminal
+    from unlearnbench_leaderboard.board import tables_of
+    from unlearnbench_leaderboard.build import MARKDOWN, PAGE, files_of
+
+    tables = tables_of(_read(results, strict, recompute, out).entries)
+    made = files_of(tables, _existing_text(out / MARKDOWN))
+    if check:
+        _check(out, made)
+        return
+    for name, content in made.items():
+        write_atomically(out / name, content)
+    click.echo(terminal.text(tables))
+    click.echo(f"\n{out / PAGE}")
+
+
+@leaderboard.command("show")
+@_RESULTS
+@_STRICT
+@_RECOMPUTE
+def show_command(results: tuple[Path, ...], strict: bool, recompute: bool) -> None:
+    """Print the tables; write nothing.
+
+    RESULTS are result files and folders of them.
+
+    \b
+    Example:
+      unlearnbench leaderboard show results
+    """
+    from unlearnbench_leaderboard import terminal
+    from unlearnbench_leaderboard.board import tables_of
+
+    click.echo(terminal.text(tables_of(_read(results, strict, recompute).entries)))
+
+
+def _read(
+    results: tuple[Path, ...], strict: bool, recompute: bool, out: Path | None = None
+) -> Reading:
+    """The results; broken files are one line each on standard error."""
+    from unlearnbench.errors import UserError
+    from unlearnbench_leaderboard.entries import read_entries, tier_by_recomputing, unverified
+
+    reading = read_entries(results, out, tier_by_recomputing if recompute else unverified)
+    for fault in reading.faults:
+        click.echo(f"left out: {fault}", err=True)
+    if strict and reading.faults:
+        number = len(reading.faults)
+        raise UserError(
+            f"{number} result file{'' if number == 1 else 's'} had to be left out (above). Mend or "
+            "remove them, or leave --strict out."
+        )
+    return reading
+
+
+def _existing_text(path: Path) -> str | None:
+    from unlearnbench.errors import UserError
+
+    if not path.exists():
+        return None
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'"{path}" cannot be read as UTF-8 text ({error}).') from error
+
+
+def _check(out: Path, made: dict[str, bytes]) -> None:
+    """Names each file that is missing or different, and exits 1 if there is one."""
+    differing = 0
+    for name, content in made.items():
+        path = out / name
+        if not path.is_file():
+            click.echo(f"{path} is missing")
+        elif path.read_bytes() != content:
+            click.echo(f"{path} is not what the results give")
+        else:
+            continue
+        differing += 1
+    if differing:
+        click.echo("Build again without --check, and commit the files.")
+        raise SystemExit(1)
+    click.echo(f"{out}: {len(made)} files are what the results give")

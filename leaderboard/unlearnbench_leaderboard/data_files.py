@@ -1,0 +1,211 @@
+"""`leaderboard.json` and `leaderboard.csv`: the tables for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from unlearnbench_leaderboard import rules
+from unlearnbench_leaderboard.board import Line, Table
+from unlearnbench_leaderboard.columns import Column, columns_of, notes
+from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.formats import clean, plain, rounded
+from unlearnbench_leaderboard.intervals import Estimate
+from unlearnbench_leaderboard.rows import COSTS, PooledMetric, canonical
+
+
+def json_bytes(tables: Sequence[Table]) -> bytes:
+    """Everything that the page shows, with the rules behind it; a line for each row."""
+    head = {"leaderboard_version": rules.LEADERBOARD_VERSION, "rules": rules.as_document()}
+    return (_with_list(head, "tables", [_table(table) for table in tables]) + "\n").encode()
+
+
+def csv_bytes(tables: Sequence[Table]) -> bytes:
+    """One record for each row of each table."""
+    pooled = [m for t in tables for line in t.lines() for m in line.row.metrics]
+    metrics = sorted({(m.name, m.split) for m in pooled if m.headline is None})
+    records = [_record(t, line, status, metrics) for t in tables for line, status in _statuses(t)]
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, [_cell(name) for name in records[0]], lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({_cell(name): _cell(value) for name, value in record.items()})
+    return stream.getvalue().encode()
+
+
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def _statuses(table: Table) -> list[tuple[Line, str]]:
+    found = [(line, "reference") for line in table.references]
+    for tag in table.tags:
+        found += [(line, "ranked") for line in tag.ranked]
+        found += [(line, "unranked") for line in tag.unranked]
+    return found + [(line, "unfinished") for line in table.unfinished]
+
+
+def _record(
+    table: Table, line: Line, status: str, metrics: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    row, place = line.row, line.place
+    record = {
+        "task": table.setting.task.name,
+        "split": table.setting.task.split,
+        "model": table.setting.model.name,
+        "fingerprint": table.setting.model.fingerprint,
+        "status": status,
+        "guarantee": row.guarantee,
+        "rank": str(place.rank) if place else "",
+        "rank_low": str(place.low) if place else "",
+        "rank_high": str(place.high) if place else "",
+        "pareto_layer": str(place.layer) if place else "",
+        **_estimate("score", place.score if place else None),
+        "label": row.label,
+        "method": row.method,
+        "target": row.target or "",
+        "config": canonical(row.config) if row.runs else "",
+        "version": row.version,
+        "distribution": row.distribution,
+    }
+    for headline in rules.HEADLINES:
+        score = row.scores.get(headline)
+        record |= _estimate(headline, score.estimate if score else None)
+    record |= {name: plain(row.cost.get(name)) for name in COSTS}
+    record |= {
+        "seeds_finished": str(len(row.finished)),
+        "seeds_run": str(len(row.runs)),
+        "tier": row.tier or "",
+        "flags": "; ".join(row.flags),
+        "notes": "; ".join(notes(line)),
+    }
+    values = {(m.name, m.split): m.value for m in row.metrics}
+    return record | {f"{n}@{s}": plain(values.get((n, s))) for n, s in metrics}
+
+
+def _estimate(name: str, e: Estimate | None) -> dict[str, str]:
+    return {
+        name: plain(e.value) if e else "",
+        f"{name}_low": plain(e.low) if e else "",
+        f"{name}_high": plain(e.high) if e else "",
+    }
+
+
+def _cell(text: str) -> str:
+    """A cell that a spreadsheet reads as text, unless it is a number: names may be formulas."""
+    text = clean(text)
+    if text.startswith(("=", "+", "@")) or (text.startswith("-") and not _is_number(text)):
+        return f"'{text}"
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def _table(table: Table) -> str:
+    task, model = table.setting.task, table.setting.model
+    head = {
+        "id": table.id,
+        "title": table.title,
+        "task": task.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
+        "before": {name: rounded(value) for name, value in sorted(table.before.items())},
+        "floors": {"utility": rounded(table.utility_floor), "forget": rounded(table.forget_floor)},
+        "columns": [_column(column) for column in columns_of(table)],
+    }
+    return _with_list(head, "rows", [_dump(_line(line, s)) for line, s in _statuses(table)])
+
+
+def _with_list(head: dict[str, Any], name: str, items: Sequence[str]) -> str:
+    """An object with one more member: a list of objects that are JSON already, one a line."""
+    lines = ",\n".join(items)
+    return f"{_dump(head)[:-1]}, {_dump(name)}: [\n{lines}\n]}}"
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "key": column.key,
+        "label": column.label,
+        "higher_is_better": column.better,
+        "meaning": column.meaning,
+    }
+
+
+def _line(line: Line, status: str) -> dict[str, Any]:
+    row, place = line.row, line.place
+    return {
+        "id": row.id,
+        "status": status,
+        "label": row.label,
+        "method": row.method,
+        "version": row.version,
+        "distribution": row.distribution,
+        "config": row.config,
+        "target": row.target,
+        "guarantee": row.guarantee,
+        "role": row.role,
+        "flags": list(row.flags),
+        "rank": place
+        and {
+            "rank": place.rank,
+            "interval": [place.low, place.high],
+            "pareto_layer": place.layer,
+            "score": _numbers(place.score),
+        },
+        "reasons": list(line.reasons),
+        "notes": notes(line),
+        "scores": {name: _numbers(score.estimate) for name, score in row.scores.items()},
+        "metrics": [_metric(metric) for metric in row.metrics],
+        "cost": {name: rounded(value) for name, value in row.cost.items()},
+        "tier": row.tier,
+        "runs": [_run(run) for run in row.runs],
+        "superseded": [run.source for run in row.superseded],
+        "from_reference_block": row.borrowed,
+    }
+
+
+def _numbers(e: Estimate) -> dict[str, float | None]:
+    return {"value": rounded(e.value), "low": rounded(e.low), "high": rounded(e.high)}
+
+
+def _metric(metric: PooledMetric) -> dict[str, Any]:
+    return {
+        "name": metric.name,
+        "split": metric.split,
+        "value": rounded(metric.value),
+        "higher_is_better": metric.higher_is_better,
+        "headline": metric.headline,
+        "by_seed": {
+            str(seed): {**_numbers(Estimate(m.value, m.ci_low, m.ci_high)), "n": m.n}
+            for seed, m in sorted(metric.by_seed.items())
+        },
+    }
+
+
+def _run(run: Entry) -> dict[str, Any]:
+    result = run.result
+    return {
+        "seed": result.provenance.seed,
+        "status": result.status,
+        "error": result.error.message if result.error else None,
+        "run_id": result.run_id,
+        "file": run.source,
+        "link": run.href,
+        "tier": run.tier,
+        "suite_version": result.provenance.suite_version,
+        "command": result.provenance.command,
+    }

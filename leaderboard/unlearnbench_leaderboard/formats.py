@@ -1,0 +1,112 @@
+"""How a number and a text look: one way everywhere, so that a column can be read down."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+#: What stands where there is no value.
+NOTHING = "–"
+
+
+def number(value: float | None) -> str:
+    """Three decimals; powers of ten where three decimals would say nothing (`1.9e-119`)."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    size = abs(value)
+    if size == 0:
+        return "0.000"
+    if size < 0.0005 or size >= 1e6:
+        return f"{value:.1e}"
+    return f"{value:.3f}" if size < 100 else f"{value:.1f}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """`[0.790-0.834]`, empty where there is none; spelled out where a hyphen would be a minus."""
+    if low is None or high is None:
+        return ""
+    joint = " to " if low < 0 or high < 0 else "-"
+    return f"[{number(low)}{joint}{number(high)}]"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """`0.812 [0.790-0.834]`."""
+    return f"{number(value)} {interval(low, high)}".rstrip()
+
+
+def rank(position: int, low: int, high: int) -> str:
+    """`2 [1-3]`."""
+    return f"{position} [{low}-{high}]"
+
+
+def plain(value: float | None) -> str:
+    """A number for a machine: six significant digits, the same on every platform."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
+
+
+def rounded(value: float | None) -> float | None:
+    """The number that `plain` writes, for JSON: what a sixth digit hides differs by platform."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+
+
+def seconds(value: float | None) -> str:
+    """Seconds with one decimal."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.1f}"
+
+
+def count(value: float | None) -> str:
+    """`1.2 M`: three digits and a prefix."""
+    return NOTHING if value is None else _prefixed(value, 1000, ("", " k", " M", " B", " T"))
+
+
+def size(value: float | None) -> str:
+    """Bytes, `1.2 GiB`."""
+    steps = (" B", " KiB", " MiB", " GiB", " TiB")
+    return NOTHING if value is None else _prefixed(value, 1024, steps)
+
+
+def clean(text: str) -> str:
+    """Text from a result, safe to print in a line: no control character, no change of direction.
+
+    A name may hold anything. Escape sequences would colour or clear a terminal, line breaks would
+    tear a table, and direction overrides would make it read otherwise than it is stored.
+    """
+    return "".join("�" if _unprintable(c) else c for c in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` columns of a terminal, with an ellipsis where something is left out."""
+    if display_width(text) <= width:
+        return text
+    kept = ""
+    for character in text:
+        if display_width(kept + character) > width - 1:
+            break
+        kept += character
+    return kept.rstrip() + "…"
+
+
+def display_width(text: str) -> int:
+    """Columns of a terminal that a text takes."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def _unprintable(character: str) -> bool:
+    # Cc: controls; Cf: bidirectional marks and overrides, invisible characters; Zl, Zp: separators
+    # that break lines; Cs: lone surrogates, which no encoder takes; Co, Cn: nobody's characters.
+    # The two joiners are of Cf and part of how Persian and others are written.
+    if character in "\u200c\u200d":
+        return False
+    return unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn")
+
+
+def _prefixed(value: float, base: int, prefixes: tuple[str, ...]) -> str:
+    amount, step = float(value), 0
+    while amount >= base and step < len(prefixes) - 1:
+        amount /= base
+        step += 1
+    digits = f"{amount:.0f}" if step == 0 or amount >= 100 else f"{amount:.1f}"
+    return f"{digits}{prefixes[step]}"

@@ -1,0 +1,114 @@
+"""`LEADERBOARD.md`: generated tables between two markers, hand-written text around them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from unlearnbench.errors import UserError
+from unlearnbench_leaderboard import rules
+from unlearnbench_leaderboard.board import Line, Table
+from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
+from unlearnbench_leaderboard.formats import clean, number
+
+BEGIN = "<!-- unlearnbench:begin -->"
+END = "<!-- unlearnbench:end -->"
+
+#: The kinds of columns that hold text from results.
+_TEXTS = ("method", "tier")
+
+#: What a new file holds around the tables.
+_NEW = f"""# Leaderboard
+
+{BEGIN}
+{END}
+"""
+
+
+def document(tables: Sequence[Table], previous: str | None = None) -> str:
+    """The file: the tables between the markers of `previous`, or of a new file.
+
+    Raises:
+        UserError: `previous` has no pair of markers, so that there is no place for the tables.
+    """
+    text = _NEW if previous is None else previous
+    if (text.count(BEGIN), text.count(END)) != (1, 1) or text.index(BEGIN) > text.index(END):
+        raise UserError(
+            f"LEADERBOARD.md needs one line {BEGIN} and, after it, one line {END}: the tables are "
+            "written between them. Add the two lines, or move the file away."
+        )
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{body(tables)}\n{END}{after}"
+
+
+def body(tables: Sequence[Table]) -> str:
+    """What stands between the markers."""
+    parts = [
+        "Made by `unlearnbench leaderboard build` from result files; not to be edited by hand. "
+        "↑ higher is better, ↓ lower is better. Brackets: 95 % intervals over items and seeds.",
+    ]
+    for table in tables:
+        parts += _table(table)
+    parts += ["## Rules", "\n".join(f"* {sentence}" for sentence in rules.SENTENCES.values())]
+    return "\n\n".join(parts)
+
+
+def _table(table: Table) -> list[str]:
+    columns = columns_of(table)
+    parts = [f"## {escape(table.title)}", _setting(table)]
+    if table.references:
+        parts += ["**References**, never ranked", _grid(table.references, columns[1:])]
+    for tag in table.tags:
+        parts += [
+            f"**{tag.guarantee}**: {rules.GUARANTEES[tag.guarantee]}",
+            _grid([*tag.ranked, *tag.unranked], columns),
+        ]
+    if table.unfinished:
+        parts += [
+            "**Did not finish**",
+            "\n".join(
+                f"* {escape(line.row.label)}: {escape('; '.join(line.reasons))}"
+                for line in table.unfinished
+            ),
+        ]
+    return parts
+
+
+def _setting(table: Table) -> str:
+    task, model = table.setting.task, table.setting.model
+    floor = f"Ranked from a utility of {number(table.utility_floor)} up"
+    if table.forget_floor is not None:
+        floor += f", and above a forget score of {number(table.forget_floor)}"
+    return (
+        f"{task.data.n_forget} items to forget, {task.data.n_retain} to retain; model fingerprint "
+        f"`{model.fingerprint[:12]}`. {floor}."
+    )
+
+
+def _grid(lines: Sequence[Line], columns: Sequence[Column]) -> str:
+    said = [escape("; ".join(notes(line))) for line in lines]
+    noted = any(said)
+    heads = [escape(c.heading) for c in columns] + ["note"] * noted
+    marks = [":--" if c.kind in _TEXTS else "--:" for c in columns] + [":--"] * noted
+    rows = [
+        [_cell(line, c) for c in columns] + [note] * noted
+        for line, note in zip(lines, said, strict=True)
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, marks, *rows])
+
+
+def _cell(line: Line, column: Column) -> str:
+    text = str(cell(line, column))
+    return escape(text) if column.kind in _TEXTS else text  # the others are our own numbers
+
+
+#: Characters that mean something to Markdown, or that a renderer would turn into a link.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|~$!])")
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"})
+
+
+def escape(text: str) -> str:
+    """Text from a result as Markdown shows it literally: no markup, link, mention or marker."""
+    literal = _SPECIAL.sub(r"\\\1", clean(text).translate(_ENTITIES))
+    return literal.replace("://", "&#58;//").replace("www.", "www&#46;")

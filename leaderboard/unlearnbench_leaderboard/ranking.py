@@ -1,0 +1,142 @@
+"""Who is ranked, and where: layers, ranks, their intervals and ties. Rules: `rules.SENTENCES`."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.metrics import harmonic_mean, percentile_interval
+from unlearnbench_leaderboard.intervals import Estimate, Floats, estimate
+from unlearnbench_leaderboard.rules import LEVEL
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row as the ranking sees it: a point with its paired replicates, each [B]."""
+
+    name: str
+    forget: float
+    utility: float
+    forget_replicates: Floats
+    utility_replicates: Floats
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a contender stands among those of its tag."""
+
+    rank: int
+    low: int
+    high: int
+    #: Pareto layer, 1 for the front.
+    layer: int
+    #: Harmonic mean of forget and utility.
+    score: Estimate
+
+    @property
+    def on_front(self) -> bool:
+        return self.layer == 1
+
+
+def place(contenders: Sequence[Contender]) -> list[Place]:
+    """The place of each contender, in the order given."""
+    if not contenders:
+        return []
+    points = np.array([[c.forget, c.utility] for c in contenders])  # [n, 2]
+    replicates = np.array(
+        [[c.forget_replicates, c.utility_replicates] for c in contenders]
+    )  # [n, 2, B]
+    scores = _score(points[:, 0], points[:, 1])  # [n]
+    score_replicates = _score(replicates[:, 0], replicates[:, 1])  # [n, B]
+    layers = pareto_layers(points[:, 0], points[:, 1])
+
+    names = [c.name for c in contenders]
+    order = sorted(range(len(names)), key=lambda i: (layers[i], -scores[i], names[i]))
+    ranks = _shared_ranks(order, score_replicates)
+    lows, highs = _rank_replicates(replicates, score_replicates)
+    places = []
+    for i, rank in enumerate(ranks):
+        low, high = _quantile(lows[i], (1 - LEVEL) / 2), _quantile(highs[i], (1 + LEVEL) / 2)
+        places.append(
+            Place(
+                rank=rank,
+                low=min(rank, low),
+                high=max(rank, high),
+                layer=int(layers[i]),
+                score=estimate(float(scores[i]), score_replicates[i]),
+            )
+        )
+    return places
+
+
+def pareto_layers(first: Floats, second: Floats) -> Ints:
+    """The layer of each point when both coordinates are maximised.
+
+    Layer 1 holds the points that no other dominates (at least as good in both, better in one);
+    layer 2 those that only layer 1 dominates, and so on. Equal points share a layer.
+    """
+    layers = np.zeros(len(first), dtype=np.int64)
+    # By the first coordinate, then the second, falling: whatever dominates a point comes before it.
+    order = np.lexsort((-second, -first))
+    ceilings: list[float] = []  # for each layer, minus the greatest second coordinate in it: rising
+    previous = -1
+    for i in order:
+        if previous >= 0 and (first[i], second[i]) == (first[previous], second[previous]):
+            layers[i] = layers[previous]
+        else:
+            # The first layer in which nobody reaches this point's second coordinate.
+            layer = bisect_right(ceilings, -float(second[i]))
+            if layer == len(ceilings):
+                ceilings.append(-float(second[i]))
+            else:
+                ceilings[layer] = -float(second[i])
+            layers[i] = layer + 1
+        previous = i
+    return layers
+
+
+def _score(forget: Floats, utility: Floats) -> Floats:
+    return np.asarray(harmonic_mean(forget, utility))
+
+
+def _shared_ranks(order: Sequence[int], score_replicates: Floats) -> list[int]:
+    """Competition ranks (1, 1, 3): a group is its first row and those that tie with it."""
+    ranks = [0] * len(order)
+    leader, leader_rank = order[0], 1
+    for position, i in enumerate(order, start=1):
+        low, high = percentile_interval(score_replicates[leader] - score_replicates[i], LEVEL)
+        if not low <= 0 <= high:
+            leader, leader_rank = i, position
+        ranks[i] = leader_rank
+    return ranks
+
+
+def _rank_replicates(replicates: Floats, score_replicates: Floats) -> tuple[Ints, Ints]:
+    """The best and the worst rank of each contender in each replicate, [n, B] both.
+
+    They differ where contenders are equal in a replicate.
+    """
+    n, length = score_replicates.shape
+    lows, highs = np.empty((n, length), dtype=np.int64), np.empty((n, length), dtype=np.int64)
+    for b in range(length):
+        layers = pareto_layers(replicates[:, 0, b], replicates[:, 1, b])
+        scores = score_replicates[:, b]
+        order = np.lexsort((-scores, layers))
+        # A block is a run of equals in that order: it starts where layer or score changes.
+        changes = (np.diff(layers[order]) != 0) | (np.diff(scores[order]) != 0)
+        starts = np.concatenate([[0], np.flatnonzero(changes) + 1, [n]])
+        block = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        lows[order, b] = starts[block] + 1
+        highs[order, b] = starts[block + 1]
+    return lows, highs
+
+
+def _quantile(ranks: Ints, level: float) -> int:
+    """The smallest rank whose share of replicates at or below it reaches the level."""
+    return int(np.quantile(ranks, level, method="inverted_cdf"))

@@ -1,0 +1,151 @@
+"""The tables on a terminal: aligned, at most 100 columns wide, the arrows beside the names."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tabulate import tabulate
+
+from unlearnbench_leaderboard import rules
+from unlearnbench_leaderboard.board import Line, Table
+from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
+from unlearnbench_leaderboard.formats import clean, display_width, number, shorten
+
+WIDTH = 100
+#: Columns of the terminal that a method's name has in a crowded table.
+_NARROW_NAME = 22
+
+
+def text(tables: Sequence[Table]) -> str:
+    """All tables, an empty line between two."""
+    return "\n\n".join(_table(table) for table in tables)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns a table has on a terminal, and how wide a name may be."""
+
+    columns: tuple[Column, ...]
+    name_width: int = WIDTH
+    #: Columns that show their value without its interval.
+    bare: tuple[str, ...] = ()
+    left_out: tuple[Column, ...] = ()
+
+
+def _table(table: Table) -> str:
+    sections = list(_sections(table))
+    shown = [line for _, lines in sections for line in lines]
+    out = [shorten(clean(table.title), WIDTH), *_wrapped(_setting(table, shown)), ""]
+    if shown:
+        layout, grid = _fitting(table, shown)
+        heads, rows = grid[:2], iter(grid[2:])
+        out += heads
+        for title, lines in sections:
+            out += ["", title]
+            out += [next(rows) for _ in lines]
+            for line in lines:
+                said = "; ".join(notes(line))
+                if said:
+                    out += _wrapped(f"{clean(line.row.label)}: {said}", indent="    ")
+        if layout.left_out:
+            names = ", ".join(c.heading for c in columns_of(table) if c in layout.left_out)
+            out.append(f"\nleft out to fit {WIDTH} columns: {names}")
+    if table.unfinished:
+        out += ["", "did not finish"]
+        for line in table.unfinished:
+            ending = f"{clean(line.row.label)}: {clean('; '.join(line.reasons))}"
+            out += _wrapped(ending, indent="    ")
+    return "\n".join(line.rstrip() for line in out)
+
+
+def _sections(table: Table) -> Iterator[tuple[str, Sequence[Line]]]:
+    if table.references:
+        yield "references, never ranked", table.references
+    for tag in table.tags:
+        if tag.ranked:
+            yield f"{tag.guarantee}: {rules.GUARANTEES[tag.guarantee]}", tag.ranked
+        if tag.unranked:
+            yield f"{tag.guarantee}, not ranked", tag.unranked
+
+
+def _setting(table: Table, shown: Sequence[Line]) -> str:
+    facts = [f"model {table.setting.model.fingerprint[:12]}"]
+    facts.append(f"ranked from utility {number(table.utility_floor)} up")
+    if table.forget_floor is not None:
+        facts.append(f"above forget {number(table.forget_floor)}")
+    tiers = _tiers(shown)
+    if len(tiers) == 1:
+        facts.append(f"tier {clean(tiers.pop())}")
+    return ", ".join(facts)
+
+
+def _tiers(shown: Sequence[Line]) -> set[str]:
+    return {line.row.tier for line in shown if line.row.tier}
+
+
+def _fitting(table: Table, shown: Sequence[Line]) -> tuple[_Layout, list[str]]:
+    """The widest layout that fits, and its lines."""
+    columns = tuple(
+        c for c in columns_of(table) if not (c.kind == "tier" and len(_tiers(shown)) <= 1)
+    )
+    layouts = list(_narrower(_Layout(columns)))
+    for layout in layouts:
+        grid = _grid(layout, shown)
+        if max(map(display_width, grid)) <= WIDTH:
+            return layout, grid
+    return layouts[-1], _grid(layouts[-1], shown)
+
+
+def _narrower(layout: _Layout) -> Iterator[_Layout]:
+    """Ever narrower layouts: what a reader misses least goes first."""
+    yield layout
+    layout = replace(layout, name_width=2 * _NARROW_NAME)
+    yield layout
+    dispensable = [c for c in layout.columns if c.kind == "tier"]
+    dispensable += reversed([c for c in layout.columns if c.kind == "metric"])
+    for column in dispensable:
+        yield replace(layout, name_width=_NARROW_NAME)
+        layout = _without(layout, column)
+        yield layout
+    layout = replace(layout, name_width=_NARROW_NAME)
+    yield layout
+    layout = replace(layout, bare=("privacy", "robustness"))
+    yield layout
+    for kind in ("cost", "seeds"):
+        for column in [c for c in layout.columns if c.kind == kind]:
+            layout = _without(layout, column)
+            yield layout
+    yield replace(layout, name_width=12)
+
+
+def _without(layout: _Layout, column: Column) -> _Layout:
+    return replace(
+        layout,
+        columns=tuple(c for c in layout.columns if c != column),
+        left_out=(*layout.left_out, column),
+    )
+
+
+def _grid(layout: _Layout, lines: Sequence[Line]) -> list[str]:
+    """Headings, a rule and the lines. (tabulate's own headings take two columns more each.)"""
+    rows = [[_text(line, column, layout) for column in layout.columns] for line in lines]
+    heads = [column.heading for column in layout.columns]
+    align = ["left" if c.kind in ("rank", "method") else "right" for c in layout.columns]
+    grid = tabulate([heads, *rows], tablefmt="plain", disable_numparse=True, colalign=align)
+    head, *body = grid.splitlines()
+    return [head, "-" * max(map(display_width, grid.splitlines())), *body]
+
+
+def _text(line: Line, column: Column, layout: _Layout) -> str:
+    content = cell(line, column)
+    if column.kind == "method":
+        return shorten(content.text, layout.name_width)
+    return content.text if column.name in layout.bare else str(content)
+
+
+def _wrapped(paragraph: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        shorten(paragraph, 4 * WIDTH), WIDTH, initial_indent=indent, subsequent_indent=indent + "  "
+    )

@@ -1,0 +1,191 @@
+"""Results made by hand, for the leaderboard's tests: every number is chosen by the test."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from unlearnbench.results import Metric, Result
+from unlearnbench.results.store import dump_result
+from unlearnbench_leaderboard.entries import Entry
+
+B = 40
+
+
+def sha(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def wiggle(value: float, width: float, chance: str, length: int = B) -> list[float]:
+    """Replicates around a value: the same draw of items for equal `chance`."""
+    generator = np.random.default_rng(int(sha(chance)[:8], 16))
+    return [float(v) for v in np.clip(value + width * generator.normal(size=length), 0, 1)]
+
+
+def headline(name: str, value: float, replicates: Sequence[float] | None) -> Metric:
+    split = "forget" if name == "forget" else "all"
+    low, high = (min(replicates), max(replicates)) if replicates else (None, None)
+    return Metric(
+        name=name,
+        split=split,
+        value=value,
+        ci_low=low,
+        ci_high=high,
+        n=400,
+        higher_is_better=True,
+        headline=name,
+        replicates=None if replicates is None else list(replicates),
+    )
+
+
+def result(
+    method: str = "grad-diff",
+    forget: float | None = 0.8,
+    utility: float | None = 0.9,
+    *,
+    seed: int = 0,
+    forget_replicates: Sequence[float] | str | None = "around",
+    utility_replicates: Sequence[float] | str | None = "around",
+    width: float = 0.01,
+    before: tuple[float, float] | None = (0.06, 1.0),
+    retained: tuple[float, float] | None = None,
+    scores: Mapping[str, float] = {},
+    extra: Sequence[Metric] = (),
+    config: Mapping[str, object] | None = None,
+    target: str | None = None,
+    guarantee: str = "data-deletion",
+    role: str = "method",
+    flags: Sequence[str] = (),
+    version: str = "1",
+    distribution: str = "unlearnbench",
+    task: str = "tofu",
+    split: str = "forget10",
+    n_eval: Mapping[str, int] | None = None,
+    model: str = "phi-1.5",
+    fingerprint: str | None = None,
+    status: str = "ok",
+    message: str = "a loss became NaN at step 12",
+    seconds: float = 12.5,
+    created: int = 0,
+    suite_version: str = "0.1.0",
+    data: str = "data",
+) -> Result:
+    """One result. `around`: replicates that wiggle about the value with `width`."""
+
+    def replicates(given: Sequence[float] | str | None, name: str, value: float) -> object:
+        return wiggle(value, width, name) if given == "around" else given
+
+    metrics = []
+    if forget is not None:
+        given = replicates(forget_replicates, "forget", forget)
+        metrics.append(headline("forget", forget, given))
+    if utility is not None:
+        given = replicates(utility_replicates, "utility", utility)
+        metrics.append(headline("utility", utility, given))
+    metrics += [headline(n, v, wiggle(v, width, n)) for n, v in scores.items()]
+    metrics += extra
+    if not metrics:
+        metrics.append(Metric(name="prob", split="forget", value=0.5, n=400))
+    ok = status == "ok"
+    identity = [method, config, target, guarantee, role, version, distribution, task, split, model]
+    identity += [fingerprint, seed, suite_version, data]
+    return Result.model_validate(
+        {
+            "run_id": sha(identity)[:16],
+            "created_at": datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=created),
+            "status": status,
+            "error": None if ok else {"type": "Diverged", "message": message},
+            "method": {
+                "name": method,
+                "version": version,
+                "distribution": distribution,
+                "config": dict(config or {}),
+                "guarantee": guarantee,
+                "role": role,
+                "target": target,
+                "flags": list(flags),
+            },
+            "task": {
+                "name": task,
+                "version": "1",
+                "split": split,
+                "guarantee": "data-deletion",
+                "headline_rule": "tofu-headline-1",
+                "data": {
+                    "source": "locuslab/TOFU",
+                    "revision": "main",
+                    "sha256": sha(data),
+                    "n_forget": 400,
+                    "n_retain": 3600,
+                    "n_eval": dict(n_eval or {"forget": 400, "retain": 400}),
+                },
+            },
+            "model": {
+                "name": model,
+                "revision": "",
+                "fingerprint": fingerprint or sha(model),
+                "parameters": 1_300_000_000,
+                "dtype": "float32",
+                "prompt_format": "qa",
+                "retain_model": retained
+                and {
+                    "name": f"{model}-retain90",
+                    "fingerprint": sha(model, "retain90"),
+                    "parameters": 1_300_000_000,
+                    "dtype": "float32",
+                },
+            },
+            "metrics": [m.model_dump() for m in metrics] if ok else [],
+            "reference": {
+                "before": _reference(before) if ok else [],
+                "retain_model": _reference(retained) if ok else [],
+            },
+            "cost": {
+                "unlearn_seconds": seconds,
+                "evaluate_seconds": 30.0,
+                "peak_memory_bytes": 3 * 1024**3,
+                "tokens_trained": 120_000,
+                "parameters_changed": 1_300_000_000,
+                "devices": ["cpu"],
+            },
+            "provenance": {
+                "suite_version": suite_version,
+                "python": "3.11.9",
+                "torch": "2.7.0",
+                "transformers": "5.0.0",
+                "datasets": "3.2.0",
+                "platform": "Linux-x86_64",
+                "command": f"unlearnbench run --method {method} --task {task}:{split}"[:2000],
+                "seed": seed,
+            },
+            "records": {"file": "x.records.jsonl.gz", "sha256": sha("records")} if ok else None,
+        }
+    )
+
+
+def _reference(scores: tuple[float, float] | None) -> list[dict[str, object]]:
+    if scores is None:
+        return []
+    return [
+        {**headline(n, v, [max(v - 0.01, 0), min(v + 0.01, 1)]).model_dump(), "replicates": None}
+        for n, v in zip(("forget", "utility"), scores, strict=True)
+    ]
+
+
+def seeds(*, count: int = 3, jitter: float = 0.0, **given: object) -> list[Result]:
+    """The same result for several seeds, forget moved by `jitter` from seed to seed."""
+    forget = float(given.pop("forget", 0.8))
+    return [
+        result(seed=seed, forget=forget + jitter * (seed - (count - 1) / 2), **given)
+        for seed in range(count)
+    ]
+
+
+def entries(results: Sequence[Result], tier: str = "recomputed") -> list[Entry]:
+    return [Entry(r, f"{r.run_id}.json", f"results/{r.run_id}.json", tier) for r in results]
+
+
+def dump(r: Result) -> bytes:
+    return dump_result(r)

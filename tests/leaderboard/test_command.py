@@ -1,0 +1,223 @@
+"""The commands, as a person or a workflow calls them."""
+
+import gzip
+import hashlib
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from tests import handmade
+from tests.leaderboard.factory import dump, result, seeds
+from unlearnbench.cli import cli
+from unlearnbench.errors import UserError
+from unlearnbench_leaderboard.entries import read_entries
+
+FILES = ["LEADERBOARD.md", "index.html", "leaderboard.csv", "leaderboard.json"]
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, ["leaderboard", *map(str, arguments)])
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    for r in [*seeds(), *seeds(method="npo", forget=0.7)]:
+        save(folder, r)
+    return folder
+
+
+def save(folder, r, records=b"records"):
+    path = folder / r.relative_folder / f"{r.run_id}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if records is not None and r.records is not None:
+        packed = gzip.compress(records, mtime=0)
+        (path.parent / f"{r.run_id}.gz").write_bytes(packed)
+        block = r.records.model_copy(
+            update={"file": f"{r.run_id}.gz", "sha256": hashlib.sha256(packed).hexdigest()}
+        )
+        r = r.model_copy(update={"records": block})
+    path.write_bytes(dump(r))
+    return path
+
+
+def test_build_writes_the_files_and_prints_the_table_then_the_page(results, tmp_path):
+    out = tmp_path / "board"
+    done = call("build", results, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in out.iterdir()) == FILES
+    assert "rank" in done.stdout
+    assert "grad-diff" in done.stdout
+    assert done.stdout.splitlines()[-1] == str(out / "index.html")
+    assert done.stderr == ""
+
+
+def test_the_links_of_the_page_lead_to_the_result_files(results, tmp_path):
+    out = tmp_path / "board"
+    call("build", results, "--out", out)
+    rows = json.loads((out / "leaderboard.json").read_text())["tables"][0]["rows"]
+    links = [run["link"] for row in rows for run in row["runs"]]
+    assert len(links) == 6
+    assert all((out / link).is_file() for link in links)
+    assert str(tmp_path) not in "".join((out / name).read_text() for name in FILES)
+
+
+def test_show_prints_the_tables_and_writes_nothing(results, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    done = call("show", results)
+    assert done.exit_code == 0, done.output
+    assert "forget ↑" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_building_again_changes_nothing_and_check_agrees(results, tmp_path):
+    out = tmp_path / "board"
+    call("build", results, "--out", out)
+    first = {name: (out / name).read_bytes() for name in FILES}
+    assert call("build", results, "--out", out, "--check").exit_code == 0
+    call("build", results, "--out", out)
+    assert {name: (out / name).read_bytes() for name in FILES} == first
+
+
+def test_check_names_each_file_that_differs_and_writes_nothing(results, tmp_path):
+    out = tmp_path / "board"
+    call("build", results, "--out", out)
+    save(results, result(method="late", flags=["deterministic"]))
+    (out / "index.html").unlink()
+    old = (out / "leaderboard.csv").read_bytes()
+    done = call("build", results, "--out", out, "--check")
+    assert done.exit_code == 1
+    for name in FILES:
+        assert str(out / name) in done.output
+    assert "index.html is missing" in done.output
+    assert (out / "leaderboard.csv").read_bytes() == old
+    assert not (out / "index.html").exists()
+
+
+def test_hand_written_text_survives_a_build_and_passes_the_check(results, tmp_path):
+    out = tmp_path / "board"
+    call("build", results, "--out", out)
+    path = out / "LEADERBOARD.md"
+    path.write_text("Our words.\n\n" + path.read_text() + "\nMore words.\n")
+    assert call("build", results, "--out", out, "--check").exit_code == 0
+    save(results, result(method="late", flags=["deterministic"]))
+    call("build", results, "--out", out)
+    text = path.read_text()
+    assert text.startswith("Our words.")
+    assert text.endswith("More words.\n")
+    assert "late" in text
+
+
+def test_broken_files_are_one_line_each_and_left_out(results, tmp_path):
+    (results / "torn.json").write_text('{"schema_version": "1.0')
+    (results / "nan.json").write_text('{"a": NaN}')
+    (results / "other.json").write_text('{"a": 1}')
+    done = call("build", results, "--out", tmp_path / "board")
+    assert done.exit_code == 0
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert [line.split(": ")[1] for line in lines] == ["nan.json", "other.json", "torn.json"]
+    assert "more)" in lines[1]
+
+
+def test_strict_stops_at_broken_files_before_anything_is_written(results, tmp_path):
+    (results / "torn.json").write_text("{")
+    done = call("build", results, "--out", tmp_path / "board", "--strict")
+    assert done.exit_code == 1
+    assert "torn.json" in done.stderr
+    assert "1 result file had to be left out" in done.stderr
+    assert not (tmp_path / "board").exists()
+    assert call("show", results, "--strict").exit_code == 1
+
+
+def test_no_result_at_all_is_one_clear_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = call("build", tmp_path / "empty", "--out", tmp_path / "board")
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "no result file" in done.stderr
+    (tmp_path / "empty" / "torn.json").write_text("{")
+    done = call("show", tmp_path / "empty")
+    assert "none of the 1 result files" in done.stderr.splitlines()[-1]
+
+
+def test_markdown_without_markers_is_left_alone(results, tmp_path):
+    out = tmp_path / "board"
+    out.mkdir()
+    (out / "LEADERBOARD.md").write_text("all mine")
+    done = call("build", results, "--out", out)
+    assert done.exit_code == 1
+    assert "unlearnbench:begin" in done.stderr
+    assert [p.name for p in out.iterdir()] == ["LEADERBOARD.md"]
+    assert (out / "LEADERBOARD.md").read_text() == "all mine"
+
+
+def test_results_may_lie_where_the_board_is_built(results):
+    assert call("build", results, "--out", results).exit_code == 0
+    done = call("build", results, "--out", results, "--check", "--strict")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_file_named_twice_counts_once(results):
+    one = next(results.rglob("*.json"))
+    reading = read_entries([results, one, results])
+    assert len(reading.entries) == 6
+    assert reading.faults == ()
+
+
+def test_a_copy_of_a_run_is_left_out_and_reported(results):
+    one = next(iter(sorted(results.rglob("*.json"))))
+    (results / "zzz-copy.json").write_bytes(one.read_bytes())
+    reading = read_entries([results])
+    assert len(reading.entries) == 6
+    assert "zzz-copy.json: the same run as" in reading.faults[0]
+
+
+def test_the_tier_is_recomputed_only_where_the_records_give_every_number(tmp_path):
+    handmade.saved(tmp_path)
+    (entry,) = read_entries([tmp_path]).entries
+    assert entry.tier == "recomputed"
+    (path,) = tmp_path.rglob("*.json")
+    document = json.loads(path.read_bytes())
+    document["metrics"][0]["value"] += 1e-5
+    path.write_text(json.dumps(document))
+    (entry,) = read_entries([tmp_path]).entries
+    assert entry.tier == "unverified"
+
+
+def test_a_verifier_can_be_plugged_in(results):
+    reading = read_entries([results], tier_of=lambda path, r: "verified")
+    assert {entry.tier for entry in reading.entries} == {"verified"}
+
+
+def test_results_that_share_only_the_root_with_the_page_are_named_not_linked(results):
+    (first, *_) = read_entries([results], out=results / ".." / "board").entries
+    assert first.href == f"../results/{first.source}"
+    (first, *_) = read_entries([results], out="/nowhere/board").entries
+    assert first.href is None
+    assert first.source.startswith("tofu-forget10/")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names of Windows are Unicode")
+def test_a_file_name_need_not_be_unicode(tmp_path):
+    folder = os.fsencode(tmp_path)
+    with open(folder + b"/\xff\x1b.json", "wb") as stream:
+        stream.write(dump(result()))
+    done = call("build", tmp_path, "--out", tmp_path / "board")
+    assert done.exit_code == 0, done.output
+    assert b"%FF%1B.json" in (tmp_path / "board" / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize("words", [[], ["build"], ["show"]])
+def test_help_shows_an_example(words):
+    done = call(*words, "--help")
+    assert done.exit_code == 0
+    assert "unlearnbench leaderboard" in done.output.split("Example")[1]
+
+
+def test_read_entries_of_nothing_raises(tmp_path):
+    with pytest.raises(UserError, match="`unlearnbench run` writes them"):
+        read_entries([tmp_path])

@@ -1,0 +1,350 @@
+"""The page: one file, whole without scripts, safe with any text, and right for assistive tools."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.leaderboard.factory import entries, result, seeds
+from unlearnbench_leaderboard.board import tables_of
+from unlearnbench_leaderboard.build import build
+from unlearnbench_leaderboard.labels import Box, place_labels
+from unlearnbench_leaderboard.page import embedded_json
+from unlearnbench_leaderboard.plot import WIDE, svg
+
+VOID = {"meta", "link", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Elements of a page, in order, with their attributes and text; unbalanced tags are faults."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.open, self.faults = [], [], []
+        self.feed(html)
+        self.close()
+        self.faults += [f"<{tag}> is not closed" for tag, _ in self.open]
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes), []))
+        if tag not in VOID:
+            self.open.append((tag, self.elements[-1]))
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes), []))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open[-1][0] != tag:
+            self.faults.append(f"</{tag}> closes {self.open[-1:]}")
+        else:
+            self.open.pop()
+
+    def handle_data(self, data):
+        for _, element in self.open:
+            element[2].append(data)
+
+    def all(self, tag, **attributes):
+        return [
+            (found, "".join(text))
+            for name, found, text in self.elements
+            if name == tag and all(found.get(k.strip("_")) == v for k, v in attributes.items())
+        ]
+
+
+def board():
+    return [
+        *seeds(method="npo", forget=0.81, utility=0.86, jitter=0.01),
+        *seeds(method="rmu", forget=0.7, guarantee="knowledge-removal", config={"layer": 7}),
+        *seeds(method="wise", forget=0.9, utility=0.95, guarantee="suppression"),
+        *seeds(method="grad-ascent", forget=0.95, utility=0.2),
+        result(method="keyword-filter", role="reference", forget=0.93, utility=0.99),
+        result(method="memit", status="diverged"),
+        *seeds(task="wmdp", split="bio"),
+    ]
+
+
+def html_of(results):
+    return build(entries(results))["index.html"].decode()
+
+
+@pytest.fixture(scope="module")
+def html():
+    return html_of(board())
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_every_element_is_closed_and_every_id_is_used_once(page):
+    assert page.faults == []
+    ids = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(html, page):
+    assert not re.search(
+        r"""(?:src|srcset|href|action|poster)\s*=\s*["']?\s*(?:https?:)?//""", html
+    )
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", html)
+    assert [a.get("href") for a, _ in page.all("link")] == ["data:,"]
+    assert not [a for a, _ in page.all("script") if "src" in a]
+    assert not page.all("img")
+    assert not page.all("iframe")
+
+
+def test_the_policy_admits_exactly_our_script_and_style(html, page):
+    (policy,) = [a["content"] for a, _ in page.all("meta") if "http-equiv" in a]
+    assert policy.startswith("default-src 'none';")
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
+    for found in (script, style):
+        digest = base64.b64encode(hashlib.sha256(found.group(1).encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert not re.search(
+        r"\son[a-z]+\s*=|\sstyle\s*=", re.sub(r"<script.*?</script>", "", html, flags=re.S)
+    )
+
+
+def test_tables_have_captions_scopes_and_sort_buttons(page):
+    tables = page.all("table")
+    assert len(page.all("caption")) == 2
+    assert len([a for a, _ in tables if "class" not in a]) == 2
+    heads = [a for a, _ in page.all("th") if a.get("scope") == "col" and "data-key" in a]
+    assert {a["aria-sort"] for a in heads} == {"ascending", "none"}
+    assert all("scope" in a for a, _ in page.all("th"))
+    assert len([a for a, _ in page.all("button") if a.get("class") == "disclose"]) == len(
+        page.all("tr", _class="row")
+    )
+
+
+def test_each_row_has_details_that_its_button_controls(page):
+    ids = {a["id"] for a, _ in page.all("tr", _class="detail")}
+    controls = {a["aria-controls"] for a, _ in page.all("button", _class="disclose")}
+    assert ids == controls
+    assert len(ids) == len(page.all("tr", _class="row"))
+
+
+def test_each_point_of_the_plot_links_to_its_row(page):
+    rows = {f"#{a['id']}" for a, _ in page.all("tr", _class="row")}
+    links = [a["href"] for a, _ in page.all("a") if a.get("class", "").startswith("point")]
+    assert len(links) == 2 * 8  # wide and narrow; 6 marks and 2
+    assert set(links) <= rows
+
+
+def test_result_files_are_linked_by_relative_paths(page):
+    links = [a["href"] for a, _ in page.all("a") if a.get("href", "").startswith("results/")]
+    assert len(links) == len(board())
+
+
+def test_the_glossary_explains_each_column_and_its_direction(page):
+    terms = [text for _, text in page.all("dt")]
+    for column in ("rank", "forget ↑, higher is better", "utility ↑, higher is better", "tier"):
+        assert any(column in " ".join(term.split()) for term in terms)
+    assert any("sec" in term and "lower is better" in term for term in terms)
+
+
+def test_rows_that_did_not_finish_are_there_with_their_message(page):
+    text = " ".join(text for _, text in page.all("main"))
+    assert "Did not finish" in text
+    assert "diverged: a loss became NaN at step 12 (seed 0)" in text
+
+
+# --- hostile text ---------------------------------------------------------------------------------
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "\"><svg onload='alert(1)'>",
+    "'single' & \"double\"",
+    "{{ 7 * 7 }}{% raw %}",
+    "שלום עולם مرحبا",
+    "\u202eevil\u2066 \u2028\u2029 \x00\x1b[31m",
+    "javascript:alert(1)",
+    "<!-- --> ]]> <style>*{display:none}</style>",
+    "日本語の名前",
+    ("<b>" * 67)[:200],
+    "x" * 200,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_of_a_result_is_shown_and_never_run(text):
+    results = [
+        *seeds(
+            method=text,
+            target=text,
+            config={text: text},
+            flags=[text],
+            distribution=text,
+            task=text,
+            split=text,
+            model=text,
+        ),
+        result(method=text, status="failed", message=text, task=text, split=text, model=text),
+    ]
+    html = html_of(results)
+    page = Page(html)
+    clean = Page(html_of(board()))
+    assert page.faults == []
+    assert {tag for tag, _, _ in page.elements} <= {tag for tag, _, _ in clean.elements}
+    assert len(page.all("script")) == 2
+    assert not [k for _, attributes, _ in page.elements for k in attributes if k.startswith("on")]
+    assert all(not a.get("href", "").startswith("javascript") for a, _ in page.all("a"))
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u2028\u2029\x00\x1b]", html)
+    data = json.loads(page.all("script", type="application/json")[0][1])
+    assert data["tables"][0]["rows"]
+
+
+def test_embedded_json_cannot_end_its_element_and_comes_back():
+    value = {"name": "</script><!-- & \u2028 \u2029 \" ' 😀"}
+    text = embedded_json(value)
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == value
+
+
+def test_a_link_to_a_file_cannot_become_another_scheme(tmp_path):
+    from tests.leaderboard.factory import dump
+    from unlearnbench_leaderboard.entries import read_entries
+
+    folder = tmp_path / "javascript:alert(1)"
+    folder.mkdir()
+    (folder / "a b<&>.json").write_bytes(dump(result()))
+    (entry,) = read_entries([tmp_path], tmp_path).entries
+    assert entry.href == "javascript%3Aalert%281%29/a%20b%3C%26%3E.json"
+
+
+# --- plot -----------------------------------------------------------------------------------------
+
+
+def test_the_plot_is_svg_with_front_floors_and_hollow_references():
+    rows = [
+        *seeds(method="a", forget=0.9, utility=0.6),
+        *seeds(method="b", forget=0.6, utility=0.9),
+        result(method="keyword-filter", role="reference", forget=0.93, utility=0.99),
+    ]
+    (table,) = tables_of(entries(rows))
+    drawn = str(svg(table, WIDE))
+    assert drawn.count('class="front data-deletion"') == 1
+    assert drawn.count('class="floor"') == 2
+    assert drawn.count('<a class="point reference"') == 2  # and the one before unlearning
+    assert "forget 0.900 [" in drawn
+
+
+def test_labels_keep_clear_of_each_other_and_of_all_points():
+    points = [(100.0 + 9 * (i % 5), 100.0 + 9 * (i // 5)) for i in range(20)]
+    area = Box(0, 0, 400, 300)
+    placed = place_labels(points, [f"method-{i}" for i in range(20)], area, 12)
+    assert placed
+    for i, label in enumerate(placed):
+        assert label.box.inside(area)
+        assert not any(label.box.overlaps(other.box) for other in placed[:i])
+        marks = [Box(x - 3, y - 3, x + 3, y + 3) for x, y in points]
+        assert not any(label.box.overlaps(mark) for mark in marks)
+
+
+def test_a_table_with_nothing_to_plot_has_no_plot():
+    (table,) = tables_of(entries([result(status="failed")]))
+    assert svg(table, WIDE) == ""
+    assert "<figure>" not in html_of([result(status="failed")])
+
+
+# --- in a browser ---------------------------------------------------------------------------------
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+PROBE = """
+<script>
+const out = [];
+const names = () => [...document.querySelectorAll("tbody.data-deletion:not(.faded) tr.row")]
+  .filter((row) => row.offsetParent).map((row) => row.querySelector("bdi").textContent);
+const press = (key) => document.querySelector(`th[data-key="${key}"] button`).click();
+out.push(names());
+press("utility"); out.push(names());
+press("utility"); out.push(names());
+press("method"); out.push(names());
+out.push(document.querySelector('th[data-key="method"]').getAttribute("aria-sort"));
+const search = document.getElementById("filter-text");
+const ask = (text) => {
+  search.value = text;
+  search.dispatchEvent(new Event("input", { bubbles: true }));
+  out.push(names());
+};
+ask("idk");
+ask("");
+const button = document.querySelector("tbody.data-deletion .disclose"); button.click();
+const detail = document.querySelector("tr.detail.open");
+out.push([button.getAttribute("aria-expanded"), Boolean(detail.offsetParent)]);
+document.querySelector("a.point").dispatchEvent(new MouseEvent("mouseenter"));
+out.push([document.querySelector(".tip").hidden, document.querySelectorAll("tr.row.lit").length]);
+document.getElementById("theme").click(); out.push(document.documentElement.dataset.theme);
+document.body.textContent = "PROBED" + JSON.stringify(out) + "PROBED";
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on this machine")
+def test_the_page_sorts_filters_unfolds_and_reports_no_error_in_a_browser(tmp_path):
+    html = html_of(
+        [
+            *seeds(method="npo", forget=0.81, utility=0.86),
+            *seeds(method="simnpo", forget=0.70, utility=0.90),
+            *seeds(method="idk", forget=0.60, utility=0.70),
+        ]
+    )
+    # Our policy refuses foreign scripts, so the probe has to go without it.
+    probed = re.sub(r"<meta http-equiv.*?>", "", html).replace("</body>", PROBE + "</body>")
+    (tmp_path / "plain.html").write_text(html, encoding="utf-8")
+    (tmp_path / "probed.html").write_text(probed, encoding="utf-8")
+
+    def visit(name):
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+            "--dump-dom",
+        ]
+        return subprocess.run(
+            [
+                BROWSER,
+                *options,
+                f"--user-data-dir={tmp_path / 'profile'}",
+                (tmp_path / name).as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+
+    plain = visit("plain.html")
+    assert "CONSOLE" not in plain.stderr
+    assert 'class="script"' in plain.stdout  # our script ran under the policy
+    probed = visit("probed.html")
+    assert "CONSOLE" not in probed.stderr
+    assert json.loads(probed.stdout.split("PROBED")[1]) == [
+        ["npo", "simnpo", "idk"],
+        ["simnpo", "npo", "idk"],
+        ["idk", "npo", "simnpo"],
+        ["idk", "npo", "simnpo"],
+        "ascending",
+        ["idk"],
+        ["idk", "npo", "simnpo"],
+        ["true", True],
+        [False, 1],
+        "dark",
+    ]
