@@ -52,12 +52,13 @@ def record(split: str, index: int, known: float, cluster: str | None = None) -> 
 
 
 def records(forgotten: float = 0.0) -> list[Record]:
-    """A model's records: all is known, but for the share `forgotten` of the forget set."""
+    """A model's records: `forgotten` is lost of the forget set, a tenth of that elsewhere."""
     made = []
     for split, (count, _) in SHAPE.items():
+        lost = forgotten if split == "forget" else forgotten / 10
         for index in range(count):
             known = 0.6 + 0.05 * index
-            made.append(record(split, index, known * (1 - forgotten * (split == "forget"))))
+            made.append(record(split, index, known * (1 - lost)))
     return made
 
 
@@ -124,9 +125,7 @@ def saved(folder: Path, **changes: Any) -> Path:
     own, before, retained = records(0.6), records(), records(0.9)
     store = ResultStore(folder)
     home = folder / NAMES["task"] / NAMES["model"]
-    file, digest = store.save_records(
-        home / NAMES["method"], f"{RUN_ID}.records.jsonl.gz", own
-    )
+    file, digest = store.save_records(home / NAMES["method"], f"{RUN_ID}.records.jsonl.gz", own)
     before_file, before_digest = store.save_records(home, None, before)
     retain_file, retain_digest = store.save_records(home, None, retained)
     result = Result.model_validate(

@@ -40,9 +40,9 @@ class ForgetRequest:
     """The forget set, the retain set, and what editors may put in place of what is forgotten.
 
     `wrong_answers` and `avoidant_answers` map an example's id to a target that the task supplies;
-    both may be empty. `general` is unrelated text that the model may be assumed to know (what stands
-    in for pretraining, never evaluated): statistics may be taken on it. `retain_model` gives the retrained oracle where one exists: only the
-    reference method `retrain` may call it.
+    both may be empty. `general` is unrelated text that the model may be assumed to know (what
+    stands in for pretraining, never evaluated): statistics may be taken on it. `retain_model` gives
+    the retrained oracle where one exists: only the reference method `retrain` may call it.
     """
 
     forget: tuple[Example, ...]

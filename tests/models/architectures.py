@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from tests.models.tokenization import VOCABULARY, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-VOCABULARY = 320
+from unlearnbench.models import LanguageModel, PlainFormat
+
 POSITIONS = 128
 #: Tokens that a sliding or local layer looks back on.
 WINDOW = 6
@@ -91,7 +93,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Without a row in MODULE_MAPS, and each unlike the others: ALiBi, a scaled head, states.
+#: Without a row in MODULE_MAPS, and each unlike the others: ALiBi, a scaled or capped head,
+#: recurrent layers, experts.
 OTHERS: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 3, "n_head": 4, **_IDS},
     "falcon": {**_COMMON, "alibi": True, "new_decoder_architecture": False},
@@ -112,7 +115,14 @@ OTHERS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 3,
         **_IDS,
     },
-    "olmo2": _GROUPED,
+    "recurrent_gemma": {
+        **_GROUPED,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "lru_width": 32,
+        "attention_window_size": WINDOW,
+        "logits_soft_cap": 3.0,
+    },
     "mixtral": {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
 }
 
@@ -121,7 +131,7 @@ def network(
     model_type: str,
     *,
     seed: int = 0,
-    scale: float = 3.0,
+    scale: float = 10.0,
     dtype: torch.dtype = torch.float32,
     **more: Any,
 ) -> Any:
@@ -136,3 +146,9 @@ def network(
             else:  # norms and biases are born as ones and zeros, behind which mistakes hide
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     return made.to(dtype).eval().requires_grad_(False)
+
+
+def language_model(model_type: str = "gpt2", *, seed: int = 0, **options: Any) -> LanguageModel:
+    """A random network with the plain format; `options` are LanguageModel's."""
+    made = {"tokenizer": tokenizer(), "prompt_format": PlainFormat(), "name": f"tiny-{model_type}"}
+    return LanguageModel(network(model_type, seed=seed), **{**made, **options})

@@ -36,7 +36,8 @@ def test_a_result_reads_back_as_it_was_written(result_path: Path):
 
 
 @pytest.mark.parametrize(
-    "where", ["", "method", "task", "task.data", "model", "cost", "provenance", "records", "metrics.0"]
+    "where",
+    ["", "method", "task", "task.data", "model", "cost", "provenance", "records", "metrics.0"],
 )
 def test_an_unknown_field_is_refused_by_name(result_path: Path, where: str):
     def add(document: Document) -> None:
@@ -128,7 +129,9 @@ def test_a_flood_of_faults_is_counted_not_printed(result_path: Path):
 
 
 def test_a_strangers_text_cannot_steer_the_terminal(result_path: Path):
-    (fault,) = faults_after(result_path, lambda d: d.update({"\x1b[2J\nall is well" + "x" * 5000: 1}))
+    (fault,) = faults_after(
+        result_path, lambda d: d.update({"\x1b[2J\nall is well" + "x" * 5000: 1})
+    )
     assert fault.isprintable()
     assert len(fault) < 1100
 
@@ -182,7 +185,9 @@ def test_a_later_minor_version_is_read(result_path: Path):
 
 def test_ok_must_not_carry_an_error(result_path: Path):
     error = {"type": "E", "message": "m"}
-    assert "must not carry an error" in faults_after(result_path, lambda d: d.update(error=error))[0]
+    assert (
+        "must not carry an error" in faults_after(result_path, lambda d: d.update(error=error))[0]
+    )
 
 
 @pytest.mark.parametrize("missing", [{"metrics": []}, {"records": None}])
@@ -239,7 +244,7 @@ def test_a_deeply_nested_configuration_is_refused():
 
 def test_a_result_without_a_time_zone_is_refused():
     with pytest.raises(ValidationError, match="created_at"):
-        handmade.failed(created_at=datetime(2026, 1, 1))  # noqa: DTZ001
+        handmade.failed(created_at=datetime(2026, 1, 1))
 
 
 # --- the JSON Schema, for readers in other languages ---------------------------------------------
