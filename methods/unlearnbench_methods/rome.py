@@ -44,7 +44,7 @@ class RomeConfig(MethodConfig):
     variant: Literal["r-rome", "rome"] = Field("r-rome", description="averaged key, or the paper")
     mom2: bool = Field(True, description="u = C^-1 k; false: u = k")
     corpus: Path | None = Field(
-        None, description="text file to measure C on, one text a line; default: retain set and general text"
+        None, description="text file, a text a line, to measure C on; default: what is retained"
     )
     layer: int | None = Field(None, ge=0, description="l*; default: the family's")
     contexts: int = Field(21, ge=1, le=21, description="how many contexts, the empty one first")

@@ -52,7 +52,7 @@ class Splits:
         if found is None:
             raise DataError(f'{self.source} has no split "{split}" ({split}.json).')
         if not found.rows:
-            raise DataError(f'split "{split}" of {self.source} is empty: it has no row.')
+            raise DataError(f"{split}.json is empty: {self.source} needs rows of that split.")
         for row, place in zip(found.rows, found.places, strict=True):
             for field in fields:
                 if not row.get(field):

@@ -112,7 +112,8 @@ def plan_jobs(
     A method that no seed can change (and that says so) gets the first seed only.
 
     Raises:
-        UserError: an unknown name, option or value; nothing has run then.
+        UserError: an unknown name, option or value, or data that cannot be read; nothing has run
+            then.
     """
     settings = settings or {}
     named = [_split_spec(m) for m in methods]
@@ -208,6 +209,7 @@ def _task_options(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if split:
         options = {"split": split, **options}
     task = load_task(name).configured(**options)  # raises on a wrong option
+    task.describe_data()  # raises on missing or malformed data, before anything runs
     options.setdefault("split", task.split)
     return name, {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
 

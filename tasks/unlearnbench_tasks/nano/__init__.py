@@ -75,6 +75,6 @@ NANO = ModelEntry(
     method_defaults={
         "grad-ascent": {"learning_rate": 2e-4},
         "grad-diff": {"learning_rate": 4e-4},
-        "rome": {"clamp": 4.0},
+        "rome": {"clamp": 4.0, "contexts": 6},
     },
 )
