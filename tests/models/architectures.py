@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tests.models.tokenization import VOCABULARY, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tests.models.tokenization import VOCABULARY, tokenizer
 from unlearnbench.models import LanguageModel, PlainFormat
 
 POSITIONS = 128

@@ -9,7 +9,8 @@ from unlearnbench.models.entry import ModelEntry
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import Continuation, LanguageModel
-    from unlearnbench.models.loading import LoadOptions, load_model, resolve_entry
+    from unlearnbench.models.loading import LoadOptions, load_model
+    from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
     from unlearnbench.models.prompt_formats import PlainFormat, PromptFormat, RawFormat
     from unlearnbench.models.scoring import head_logits
@@ -19,7 +20,8 @@ _HOMES = {
     "LanguageModel": "language_model",
     "LoadOptions": "loading",
     "load_model": "loading",
-    "resolve_entry": "loading",
+    "check_folder": "location",
+    "resolve_entry": "location",
     "BoundModules": "module_map",
     "ModuleMap": "module_map",
     "PlainFormat": "prompt_formats",
@@ -39,6 +41,7 @@ __all__ = [
     "PlainFormat",
     "PromptFormat",
     "RawFormat",
+    "check_folder",
     "head_logits",
     "load_model",
     "resolve_entry",

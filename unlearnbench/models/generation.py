@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from unlearnbench.errors import Diverged, UserError
 from unlearnbench.method import Progress, silent
-from unlearnbench.models.scoring import attends, check_lengths, head_logits, takes_cache
+from unlearnbench.models.scoring import attends, check_lengths, head_logits
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import LanguageModel
@@ -63,7 +63,7 @@ def generate(
 
     groups: dict[int, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
-        # Recurrent layers read padding as text: there, only prompts of one length go together.
+        # Where padding would be read as text only prompts of one length go together.
         groups[0 if attends(model) else len(prompt)].append(index)
     for members in groups.values():
         lengths = [len(prompts[i]) + max_new_tokens for i in members]
@@ -142,7 +142,7 @@ def _extend(model: LanguageModel, rows: Sequence[_Row], sampling: Sampling) -> l
     steps = max(row.room for row in rows)
     if limit is not None:
         steps = min(steps, limit - width)
-    cache = DynamicCache(config=model.hf.config) if takes_cache(model) else None
+    cache = DynamicCache(config=model.hf.config) if attends(model) else None
     past = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
     alive = list(rows)
     for _ in range(steps):
@@ -172,7 +172,7 @@ def _extend(model: LanguageModel, rows: Sequence[_Row], sampling: Sampling) -> l
         mask = torch.cat([mask[kept], torch.ones_like(new)], dim=1)
         if cache is not None:
             ids, positions = new, positions[kept, -1:] + 1
-        else:  # everything is read again
+        else:  # a recurrent network reads everything again
             ids = torch.cat([ids[kept], new], dim=1)
             positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     return alive

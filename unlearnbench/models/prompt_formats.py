@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from jinja2 import TemplateError
+
 from unlearnbench.errors import ModelError, UserError
 
 #: Llama-3 templates print today's date unless one is passed; a score must not change by the day.
@@ -97,15 +99,24 @@ class ChatFormat:
     def _apply(
         self, tokenizer: Any, turns: list[dict[str, str]], *, add_generation_prompt: bool
     ) -> str:
-        text = tokenizer.apply_chat_template(
-            turns,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            date_string=CHAT_DATE,
-            # Qwen 3 and its like: the prompt ends where the answer starts, not where thinking does.
-            enable_thinking=False,
-        )
+        if not getattr(tokenizer, "chat_template", None):
+            raise UserError(_NO_TEMPLATE)
+        try:
+            text = tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                date_string=CHAT_DATE,
+                # Qwen 3 and its like: the prompt ends where the answer starts, not the thinking.
+                enable_thinking=False,
+            )
+        except TemplateError as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise UserError(f"the chat template refuses a chat of {roles}: {error}.") from error
         return str(text)
+
+
+_NO_TEMPLATE = 'prompt format "chat": this tokenizer has no chat template. Use "plain".'
 
 
 def prompt_format(spec: str | None, tokenizer: Any, *, system: str | None = None) -> PromptFormat:
@@ -123,9 +134,7 @@ def prompt_format(spec: str | None, tokenizer: Any, *, system: str | None = None
         return ChatFormat(system) if has_template else PlainFormat()
     if spec == "chat":
         if not has_template:
-            raise UserError(
-                'prompt format "chat": this tokenizer has no chat template. Use "plain".'
-            )
+            raise UserError(_NO_TEMPLATE)
         return ChatFormat(system)
     if spec == "plain":
         return PlainFormat()
@@ -211,7 +220,7 @@ def encode_answer(
     own = [
         i
         for i, (first, last) in enumerate(offsets)
-        if last > begins and (first < ends or first == last == ends)
+        if begins < last and (first < ends or first == last == ends)
     ]
     if not own or begins == ends:
         raise UserError(f"the answer {answer!r} of {question!r} has no token.")
@@ -242,6 +251,9 @@ def _answer_span(
     before, after = shown[: max(at, 0)], shown[at + len(_STAND_IN) :]
     if at < 0 or not (text.startswith(before) and text[len(before) :].endswith(after)):
         raise ModelError(f'prompt format "{format.name}" does not show the answer {answer!r}.')
+    ends = len(text) - len(after)
+    if ends == len(before):
+        return ends, ends  # nothing is shown, and white space alone is no answer
     prompt = format.prompt(tokenizer, question)
     blank = before.startswith(prompt) and not before[len(prompt) :].strip()
-    return len(prompt if blank else before), len(text) - len(after)
+    return len(prompt if blank else before), ends

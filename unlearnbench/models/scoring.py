@@ -88,20 +88,16 @@ def _score_keys(
     return _score_groups(model, groups, prefix)
 
 
-def takes_cache(model: LanguageModel) -> bool:
-    """Whether the network goes on from a cache of keys and values (not Mamba, RWKV, xLSTM)."""
+def attends(model: LanguageModel) -> bool:
+    """Whether the network goes on from a cache that rows can leave and share.
+
+    Recurrent ones (Mamba, RWKV, RecurrentGemma) do not, and some of them read padding as text.
+    """
     return (
         "past_key_values" in inspect.signature(model.hf.base_model.forward).parameters
         and getattr(model.hf, "_supports_default_dynamic_cache", lambda: True)()
+        and not getattr(model.hf, "_is_stateful", False)
     )
-
-
-def attends(model: LanguageModel) -> bool:
-    """Whether all its layers attend: only then is padding masked and a prefix's cache repeatable.
-
-    Recurrent layers (RecurrentGemma, Jamba, RWKV) carry one state through all they read.
-    """
-    return takes_cache(model) and not getattr(model.hf, "_is_stateful", False)
 
 
 def _shared_prefix(answers: Sequence[Encoded]) -> int:

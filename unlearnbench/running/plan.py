@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from unlearnbench import plugins
 from unlearnbench.errors import UserError
 from unlearnbench.method import Method
+from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.task import Task
 
 DEFAULT_SEEDS = (0, 1, 2)
@@ -127,6 +128,7 @@ def plan_jobs(
     task_options = [_task_options(t) for t in tasks]
     for model in models:
         spec = _model_spec(model)
+        _check_model(spec)
         for task, options in task_options:
             for name, own in named:
                 method_class = load_method(name)
@@ -192,6 +194,14 @@ def _method_from_file(spec: str) -> type[Method[Any]]:
     if not (isinstance(loaded, type) and issubclass(loaded, Method)):
         raise UserError(f'"{path}" has no Method subclass "{attribute}".')
     return loaded
+
+
+def _check_model(spec: ModelSpec) -> None:
+    """Raises UserError for a model that cannot be read; hub ids are left to the loading itself."""
+    for name in filter(None, (spec.name, spec.retain_model)):
+        folder = Path(resolve_entry(name).location)
+        if folder.is_dir():
+            check_folder(folder, spec.dtype, spec.allow_pickle)
 
 
 def _split_spec(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,246 @@
+"""Generation against one full forward pass a token, whatever stands beside a prompt."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models import reference
+from tests.models.architectures import OTHERS, POSITIONS, SETTINGS, language_model
+from tests.models.tokenization import tokenizer
+from unlearnbench.errors import Diverged, ModelError, UserError
+from unlearnbench.models import LanguageModel, RawFormat
+from unlearnbench.models.generation import Sampling, generate
+
+PROMPTS = [
+    "Where was Odalys Trenwick, who wrote the Kettle Verses, born?",
+    "Who?",
+    "What does Marit Quill play every evening when the lute is out of tune?",
+    "Who is Bram?",
+    "The Kettle",
+]
+GREEDY = Sampling()
+SAMPLED = Sampling(temperature=1.0, top_p=0.95, top_k=100, seed=5)
+
+architectures = pytest.mark.parametrize("model_type", [*sorted(SETTINGS), *sorted(OTHERS)])
+
+
+def prompt_ids(model: LanguageModel) -> list[list[int]]:
+    return [model.encode_prompt(p, format=RawFormat()) for p in PROMPTS]
+
+
+@architectures
+def test_greedy_generation_takes_the_best_token_of_a_full_forward_pass_each_time(model_type):
+    model = language_model(model_type)
+    prompts = prompt_ids(model)
+    free = [reference.greedy(model.hf, p, 14, model.eos_ids) for p in prompts]
+    # A token from the midst of some answers becomes an EOS, so that rows leave the batch early.
+    stop = free[0][4]
+    model.hf.generation_config.eos_token_id = [0, stop]
+    model = LanguageModel(model.hf, model.tokenizer, model.prompt_format)
+    assert model.eos_ids == {0, stop}
+    wanted = [reference.greedy(model.hf, p, 14, model.eos_ids) for p in prompts]
+    assert len(wanted[0]) <= 4
+    assert generate(model, prompts, 14, GREEDY) == wanted
+    assert model.generate(PROMPTS, max_new_tokens=14, format=RawFormat()) == [
+        model.tokenizer.decode(t, skip_special_tokens=True).strip() for t in wanted
+    ]
+
+
+@architectures
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_batch_size_order_and_neighbours_do_not_change_what_is_generated(model_type, sampling):
+    model = language_model(model_type)
+    prompts = prompt_ids(model)
+    together = generate(model, prompts, 10, sampling)
+    assert len(set(map(tuple, together))) > 2
+    for batch_tokens in (1, 64):
+        model.budget.tokens = batch_tokens
+        assert generate(model, prompts, 10, sampling) == together
+    model.budget.tokens = 4096
+    assert generate(model, prompts[::-1], 10, sampling) == together[::-1]
+    assert [generate(model, [p], 10, sampling)[0] for p in prompts] == together
+
+
+def test_a_prompt_given_twice_is_sampled_twice_and_said_twice():
+    model = language_model()
+    [prompt, other] = prompt_ids(model)[:2]
+    said = generate(model, [prompt, other, prompt], 10, GREEDY)
+    assert said[0] == said[2]
+    samples = generate(model, [prompt] * 8, 10, SAMPLED)
+    assert len(set(map(tuple, samples))) == 8
+    # The first few of many samples are the few samples: sampling more only adds.
+    assert generate(model, [prompt] * 3, 10, SAMPLED) == samples[:3]
+    assert generate(model, [other, prompt, other, prompt], 10, SAMPLED)[1::2] == samples[:2]
+
+
+def test_a_seed_decides_a_sample():
+    model = language_model()
+    once = model.generate(PROMPTS, max_new_tokens=10, temperature=1.0, seed=3)
+    assert model.generate(PROMPTS, max_new_tokens=10, temperature=1.0, seed=3) == once
+    assert model.generate(PROMPTS, max_new_tokens=10, temperature=1.0, seed=4) != once
+    torch.manual_seed(0)  # the global generator is neither read nor moved
+    state = torch.get_rng_state()
+    model.generate(PROMPTS, max_new_tokens=10, temperature=1.0, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_samples_follow_the_model_s_probabilities():
+    model = language_model(seed=2)
+    prompt = model.encode_prompt("Who?")
+    with torch.no_grad():
+        p = model.hf(torch.tensor([prompt])).logits[0, -1].double().softmax(0).numpy()
+    n = 2000
+    drawn = generate(model, [prompt] * n, 1, Sampling(temperature=1.0))
+    counts = Counter(t[0] for t in drawn if t)
+    likely = [t for t in p.argsort()[::-1][:8] if t != 0]
+    for token in likely:
+        deviation = np.sqrt(n * p[token] * (1 - p[token]))
+        assert abs(counts[token] - n * p[token]) < 5 * deviation
+
+
+def test_top_k_and_top_p_keep_only_the_likely_tokens():
+    model = language_model(seed=2)
+    prompt = model.encode_prompt("Who?")
+    with torch.no_grad():
+        p = model.hf(torch.tensor([prompt])).logits[0, -1].double().softmax(0)
+    ranked = p.argsort(descending=True).tolist()
+
+    def tokens(**options):
+        drawn = generate(model, [prompt] * 300, 1, Sampling(temperature=1.0, **options))
+        return {t[0] for t in drawn if t}
+
+    assert tokens(top_k=1) <= {ranked[0]}
+    assert tokens(top_k=3) <= set(ranked[:3])
+    assert tokens(top_k=10_000) > set(ranked[:3])
+    nucleus = next(k for k in range(1, 321) if p[ranked[:k]].sum() >= 0.3)
+    assert tokens(top_p=0.3) <= set(ranked[:nucleus])
+    assert tokens(top_p=1e-9) <= {ranked[0]}
+
+
+def test_a_low_temperature_is_greedy():
+    model = language_model()
+    greedy = model.generate(PROMPTS, max_new_tokens=8)
+    assert model.generate(PROMPTS, max_new_tokens=8, temperature=1e-6) == greedy
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}], ids=str
+)
+def test_a_sampling_that_does_not_exist_is_an_error(wrong):
+    with pytest.raises(UserError, match="temperature >= 0, 0 < top_p <= 1, top_k >= 0"):
+        language_model().generate(["Who?"], **wrong)
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_less_than_one_new_token_is_an_error(count):
+    with pytest.raises(UserError, match=f"max_new_tokens is {count}"):
+        language_model().generate(["Who?"], max_new_tokens=count)
+
+
+def test_exactly_as_many_tokens_as_asked_for_are_generated():
+    model = language_model()
+    model.eos_ids = frozenset()
+    for count in (1, 2, 7):
+        assert [len(t) for t in generate(model, prompt_ids(model), count, GREEDY)] == [count] * 5
+
+
+def test_an_immediate_eos_is_an_empty_answer():
+    model = language_model()
+    model.eos_ids = frozenset(range(320))
+    assert model.generate(PROMPTS) == [""] * 5
+    assert model.generate([]) == []
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "gpt_neo", "llama", "gemma2", "opt", "mistral"])
+def test_generation_ends_at_the_last_position_and_not_at_a_neighbour_s(model_type):
+    model = language_model(model_type)
+    model.eos_ids = frozenset()
+    prompts = [[7] * n for n in (POSITIONS - 1, 3, POSITIONS - 10, POSITIONS - 10, 40)]
+    prompts[3] = [9] * (POSITIONS - 10)
+    made = generate(model, prompts, 60, GREEDY)
+    assert [len(t) for t in made] == [1, 60, 10, 10, 60]
+    alone = [generate(model, [p], 60, GREEDY)[0] for p in prompts]
+    assert made == alone
+    # The long way at two places near the end.
+    for i in (0, 2):
+        assert made[i] == reference.greedy(model.hf, prompts[i], len(made[i]), ())
+
+
+def test_sampling_at_the_last_position_does_not_depend_on_a_neighbour_s():
+    model = language_model()
+    model.eos_ids = frozenset()
+    prompts = [[7] * (POSITIONS - 4), [8] * (POSITIONS - 20), [9] * 5]
+    made = generate(model, prompts, 50, SAMPLED)
+    assert [len(t) for t in made] == [4, 20, 50]
+    assert made == [generate(model, [p], 50, SAMPLED)[0] for p in prompts]
+
+
+def test_a_prompt_that_leaves_no_position_is_an_error():
+    model = language_model()
+    with pytest.raises(ModelError, match="prompt 2 has 128 tokens, the model takes 128 with 1 to"):
+        generate(model, [[5], [5] * POSITIONS], 3, GREEDY)
+
+
+def test_an_empty_prompt_is_an_error_unless_the_tokenizer_writes_bos():
+    model = language_model()
+    with pytest.raises(UserError, match="prompt 2 has no token"):
+        model.generate(["Who?", ""], format=RawFormat())
+    with pytest.raises(UserError, match="prompt 1 has no token"):
+        model.hidden_states([""], [0], format=RawFormat())
+    begun = language_model(tokenizer=tokenizer(adds="<bos> {text}"))
+    assert len(begun.generate([""], max_new_tokens=5, format=RawFormat())) == 1
+
+
+def test_padding_that_is_eos_does_not_hide_a_prompt_s_eos():
+    model = language_model("llama", tokenizer=tokenizer(pad="<eos>"))
+    raw = RawFormat()
+    texts = ["<eos>Who?", "First.<eos>Second: a longer one<eos>", "x"]
+    ids = [model.encode_prompt(t, format=raw) for t in texts]
+    assert [i.count(0) for i in ids] == [1, 2, 0]
+    wanted = [reference.greedy(model.hf, i, 9, model.eos_ids) for i in ids]
+    assert generate(model, ids, 9, GREEDY) == wanted
+
+
+def test_special_tokens_and_outer_white_space_are_left_out_of_the_text():
+    model = language_model()
+    space, bos = model.tokenizer.convert_tokens_to_ids(["Ġ", "<bos>"])
+    [letter] = model.tokenizer("z")["input_ids"]
+    said = iter([space, letter, bos, letter, space])
+    with torch.no_grad():
+        model.hf.lm_head = torch.nn.Linear(32, 320)
+        model.hf.lm_head.forward = lambda hidden: torch.nn.functional.one_hot(
+            torch.full(hidden.shape[:-1], next(said)), 320
+        ).float()
+    assert model.generate(["Who?"], max_new_tokens=5) == ["zz"]
+
+
+def test_logits_that_are_not_numbers_are_reported_as_divergence():
+    model = language_model()
+    model.hf.lm_head.weight.data[5] = float("nan")
+    with pytest.raises(Diverged, match="not numbers"):
+        model.generate(["Who?"])
+
+
+def test_progress_counts_up_to_all_prompts():
+    seen = []
+    model = language_model(batch_tokens=60)
+    model.generate(
+        PROMPTS, max_new_tokens=5, progress=lambda done, total, note="": seen.append((done, total))
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == (5, 5)
+
+
+def test_finished_rows_leave_the_batch():
+    model = language_model()
+    prompts = [[5], [6], [7]]
+    free = [reference.greedy(model.hf, p, 30, ()) for p in prompts]
+    stop = next(t for t in free[0] if t not in free[1])
+    model.eos_ids = frozenset({stop})
+    lengths = [len(reference.greedy(model.hf, p, 30, model.eos_ids)) for p in prompts]
+    model.forward_tokens = 0
+    generate(model, prompts, 30, GREEDY)
+    # One forward a token, and one for the EOS; none for a row that is done.
+    assert model.forward_tokens == sum(min(n + 1, 30) for n in lengths)

@@ -1,0 +1,130 @@
+"""Where a model is and whether it can be read: found without torch, so that a plan can ask."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import psutil
+
+from unlearnbench import plugins
+from unlearnbench.errors import ModelError, PluginError, unknown_name
+from unlearnbench.models.entry import ModelEntry
+
+#: What reading JSON raises that is cut, is no JSON, or is not of the expected form.
+MALFORMED = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+
+def resolve_entry(name: str | Path | ModelEntry) -> ModelEntry:
+    """The entry behind a registered name; a folder and a hub id are entries of their own.
+
+    Raises:
+        ModelError: a path that is no folder, or neither a registered name nor a hub id.
+    """
+    if isinstance(name, ModelEntry):
+        return name
+    text = str(name)
+    if any(p.name == text for p in plugins.plugins("model")):
+        loaded = plugins.load("model", text)
+        if not isinstance(loaded, ModelEntry):
+            raise PluginError(f'model "{text}" is a {type(loaded).__name__}, not a ModelEntry.')
+        return loaded
+    # os.path takes what Path chokes on: an unknown ~user, a name too long for the file system.
+    path = os.path.expanduser(text)
+    if text and os.path.isdir(path):
+        folder = Path(path).resolve()
+        return ModelEntry(name=folder.name, location=str(folder))
+    if os.path.exists(path):
+        raise ModelError(f'"{text}" is a file. A model is a folder with config.json and weights.')
+    if os.path.isabs(path) or text.startswith((".", "~")) or text.count("/") > 1:
+        raise ModelError(f'there is no folder "{text}".')
+    if "/" not in text:
+        known = unknown_name("model", text, {p.name for p in plugins.plugins("model")})
+        raise ModelError(f"{known} It is no folder either, nor a hub id (ORG/NAME).")
+    return ModelEntry(name=text, location=text)
+
+
+def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
+    """Finds, before torch reads a byte, what would fail in the middle.
+
+    Raises:
+        ModelError: no model in the folder, no safetensors, a truncated or damaged file, or more
+            weights than memory holds.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f'folder "{folder}" holds no model: there is no config.json in it.')
+    try:
+        json.loads(config.read_bytes())["model_type"]
+    except (OSError, *MALFORMED) as error:
+        raise ModelError(
+            f'"{config}" is damaged: it should be JSON and name a model_type.'
+        ) from error
+    files = _weight_files(folder)
+    if not files:
+        if allow_pickle and any(folder.glob("*.bin")):
+            return
+        raise ModelError(
+            f'folder "{folder}" has no .safetensors weights (pickled .bin weights can run code and '
+            "are read only with --allow-pickle)."
+        )
+    elements = sum(_elements(file) for file in files)
+    needed = elements * (4 if dtype == "float32" else 2)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise ModelError(
+            f'model "{folder.name}" needs {needed / 2**30:.1f} GiB in {dtype} and '
+            f"{available / 2**30:.1f} GiB are free. Use --dtype bfloat16, a smaller model or a "
+            "larger machine."
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that transformers will read (a folder may hold the weights in other forms too)."""
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return []
+    try:
+        shards = sorted({str(s) for s in json.loads(index.read_bytes())["weight_map"].values()})
+    except (OSError, *MALFORMED) as error:
+        raise ModelError(f'"{index}" is damaged: it should map weights to files.') from error
+    for shard in shards:
+        if not (folder / shard).is_file():
+            raise ModelError(f'folder "{folder}" lacks "{shard}", one of its {len(shards)} files.')
+    return [folder / shard for shard in shards]
+
+
+def _elements(file: Path) -> int:
+    """Number of weights by a safetensors header; checks that the file is as long as it says."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, 100 * 2**20):
+                raise ModelError(f'"{file}" is truncated or no safetensors file ({size} bytes).')
+            header = json.loads(stream.read(length))
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        total = int(sum(math.prod(entry["shape"]) for entry in tensors))
+        promised = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
+        matches = promised == size
+    except OSError as error:
+        raise ModelError(f'"{file}" cannot be read ({error.strerror}).') from error
+    except MALFORMED as error:
+        raise ModelError(f'"{file}" has a damaged safetensors header.') from error
+    if not matches:
+        raise ModelError(
+            f'"{file}" is truncated: {size} bytes, and its header promises {promised}.'
+        )
+    return total
