@@ -34,7 +34,8 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     """sha256 over dtype, shape and bytes."""
     data = tensor.detach().to("cpu").contiguous()
     digest = hashlib.sha256(f"{data.dtype}{tuple(data.shape)}".encode())
-    digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    if data.numel():  # an empty tensor has strides that no view likes
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from unlearnbench.models.language_model import LanguageModel
 
 
+#: New tokens that a batch is sized for: most answers end long before `max_new_tokens`, and one that
+#: does not costs memory for its keys and values only.
+TYPICAL_ANSWER = 48
+
+
 @dataclass(frozen=True)
 class Sampling:
     """Greedy at temperature 0; else temperature, then top-k (0: off), then top-p."""
@@ -66,7 +71,7 @@ def generate(
         # Where padding would be read as text only prompts of one length go together.
         groups[0 if attends(model) else len(prompt)].append(index)
     for members in groups.values():
-        lengths = [len(prompts[i]) + max_new_tokens for i in members]
+        lengths = [len(prompts[i]) + min(max_new_tokens, TYPICAL_ANSWER) for i in members]
         for places in model.budget.batches(lengths):
             batch = [members[p] for p in places]
             for index, tokens in zip(batch, model.budget.run(batch, step), strict=True):

@@ -20,6 +20,9 @@ from unlearnbench.models.module_map import MODULE_MAPS, ModuleMap
 from unlearnbench.models.prompt_formats import prompt_format as parse_format
 from unlearnbench.models.scoring import check_head
 
+#: Beside a model's own files: what `LanguageModel.save` knows and they do not.
+_SETTINGS = "unlearnbench.json"
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -103,14 +106,19 @@ def _read(
 ) -> tuple[Any, Any]:
     """The network, frozen and on its device, and its tokenizer."""
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
     transformers.logging.disable_progress_bar()
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # what it warns of is an error below
+    # AutoTokenizer builds some architectures' own tokenizer around a saved vocabulary, whatever
+    # tokenizer.json says; what `LanguageModel.save` wrote is read as it is.
+    folder = Path(entry.location)
+    saved = (folder / _SETTINGS).is_file() and (folder / "tokenizer.json").is_file()
+    tokenizer_class = PreTrainedTokenizerFast if saved else AutoTokenizer
     part = "tokenizer"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(entry.location, **options)
+        tokenizer = tokenizer_class.from_pretrained(entry.location, **options)
         part = "network"
         hf, report = AutoModelForCausalLM.from_pretrained(
             entry.location,
@@ -161,7 +169,7 @@ def _check_complete(entry: ModelEntry, hf: Any, report: dict[str, Any]) -> None:
 
 def _saved_format(folder: Path) -> dict[str, Any]:
     """What `LanguageModel.save` wrote of the prompt format, as `prompt_format` takes it."""
-    file = folder / "unlearnbench.json"
+    file = folder / _SETTINGS
     if not file.is_file():
         return {}
     try:
