@@ -97,11 +97,14 @@ def test_dummy_is_one_word():
     assert set(request(*EIGHT).targets("dummy")) == {DUMMY}
 
 
-@given(seed=st.integers(0, 1000), answers=st.lists(st.sampled_from("abAB c".split()), min_size=2))
+@given(
+    seed=st.integers(0, 1000),
+    answers=st.lists(st.sampled_from(["a", "b", "A", "B", " a ", "c"]), min_size=2),
+)
 def test_an_incorrect_target_is_never_the_answer(seed: int, answers: list[str]):
     items = [example(i, answer=answer) for i, answer in enumerate(answers)]
     made = request(*items, seed=seed)
-    if len({answer.casefold() for answer in answers}) == 1:
+    if len({answer.strip().casefold() for answer in answers}) == 1:
         with pytest.raises(UserError, match="no wrong answer"):
             made.targets("incorrect")
         return
@@ -136,7 +139,7 @@ def test_an_item_alone_in_its_relation_takes_another_relations_answer():
 
 
 def test_a_lone_item_has_no_wrong_answer_and_is_told_the_way_out():
-    with pytest.raises(UserError, match='"item-0".*"dummy", "idk", "avoidant"'):
+    with pytest.raises(UserError, match=r'"item-0".*"dummy", "idk", "avoidant"'):
         request(example(0)).targets("incorrect")
     for kind in ("dummy", "idk", "avoidant"):
         assert request(example(0)).targets(kind)

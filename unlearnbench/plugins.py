@@ -6,6 +6,7 @@ loaded when it is asked for, and one that cannot be loaded stops nothing but a r
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -156,6 +157,7 @@ def _name_of(distribution: Distribution) -> str:
 
 def refresh() -> None:
     """Forgets what was read, for a process in which a plugin has just been installed."""
+    importlib.invalidate_caches()
     _all_plugins.cache_clear()
 
 

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.architectures import language_model
@@ -16,6 +16,7 @@ from unlearnbench.models.batching import TokenBudget
 lengths = st.lists(st.integers(0, 200), max_size=40)
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 600), st.booleans())
 def test_every_item_is_in_one_batch_and_no_padded_batch_is_over_budget(sizes, tokens, longest):
     batches = list(TokenBudget(tokens).batches(sizes, longest_first=longest))
@@ -25,6 +26,7 @@ def test_every_item_is_in_one_batch_and_no_padded_batch_is_over_budget(sizes, to
         assert padded <= tokens or len(batch) == 1 or not longest
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 600))
 def test_batches_are_of_similar_length_longest_first(sizes, tokens):
     order = list(itertools.chain(*TokenBudget(tokens).batches(sizes)))
@@ -53,12 +55,14 @@ def limited(limit, error=torch.OutOfMemoryError):
     return step, sizes
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_results_after_running_out_of_memory_are_those_without(count, limit):
     step, _ = limited(limit)
     assert TokenBudget(4096).run(range(count), step) == [i * i for i in range(count)]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 64), st.integers(1, 64))
 def test_the_budget_halves_once_for_each_size_that_did_not_fit(count, limit):
     budget = TokenBudget(4096)
@@ -103,7 +107,7 @@ def test_another_error_is_passed_on():
 
 def test_one_item_that_never_fits_is_a_memory_error_with_a_way_out():
     step, sizes = limited(0)
-    with pytest.raises(MemoryError, match="not even one sequence alone fits .* use bfloat16"):
+    with pytest.raises(MemoryError, match=r"not even one sequence alone fits .* use bfloat16"):
         TokenBudget(64).run(range(8), step)
     assert sizes == [8, 4, 2, 1]
 

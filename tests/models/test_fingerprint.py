@@ -232,6 +232,7 @@ def test_tied_parameters_are_hashed_once():
     assert "lm_head.weight" not in digests
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(width=32), max_size=6),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float64, torch.int8, torch.bool]),

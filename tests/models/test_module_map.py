@@ -37,11 +37,9 @@ def test_every_row_of_the_table_has_a_tiny_model_here():
     assert set(MODULE_MAPS) == set(SETTINGS)
 
 
-@pytest.mark.parametrize(
-    "family", ["gpt2", "gpt_neo", "gptj", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "opt"]
-)
-def test_the_promised_families_have_a_map(family):
-    assert family in MODULE_MAPS
+def test_the_promised_families_have_a_map():
+    promised = "gpt2 gpt_neo gptj gpt_neox llama mistral qwen2 qwen3 gemma gemma2 phi opt"
+    assert set(MODULE_MAPS) > set(promised.split())
 
 
 @architectures

@@ -81,7 +81,7 @@ def assert_split(made, format, question, answer, encoded):
     assert answer_text(made, encoded).endswith(answer.encode())
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(formats, texts, texts, st.booleans())
 @example(RAW, "W", "here", True)
 @example(PLAIN, "Who?", " Paris", True)
@@ -99,7 +99,7 @@ def test_the_answer_s_tokens_cover_the_answer_and_eos_closes_once(format, questi
     assert (encoded.ids[-1] == 0) == close
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(formats, texts, texts.filter(bool), st.sampled_from(["<bos> {text}", "<bos> {text} <eos>"]))
 def test_tokens_that_the_tokenizer_adds_are_no_answer_s(format, question, answer, adds):
     made = tokenizer(adds=adds)
@@ -110,7 +110,7 @@ def test_tokens_that_the_tokenizer_adds_are_no_answer_s(format, question, answer
     assert encode_prompt(made, format, question) == [2, *encode_prompt(TOKENIZER, format, question)]
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(formats, texts, texts.filter(bool), st.booleans())
 @example(RAW, "Who?", " Paris  ", False)
 @example(PLAIN, "Who?", "   ", True)
@@ -175,7 +175,7 @@ def test_an_answer_that_the_question_contains_is_found_after_it(format, question
 # --- chat templates ---------------------------------------------------------------------------
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(texts, texts)
 @example("Which letter?", "i")  # is in "<|im_end|>"
 @example("What?", "end")
@@ -198,7 +198,7 @@ def test_a_template_that_goes_on_after_the_answer_is_cut_at_its_turn_s_eos(quest
     assert not covered.removesuffix(answer.encode()).strip()  # at most a merged newline before it
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(texts, texts)
 @example("Which letter?", "t")  # is in "<|eot_id|>"
 @example("What?", " id ")
@@ -411,6 +411,7 @@ def test_an_unknown_format_is_an_error_with_the_known_ones(spec):
         prompt_format(spec, TOKENIZER)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=15), st.sampled_from([PLAIN, MISTRAL, BARE]))
 def test_a_plain_prompt_has_no_trailing_space_and_is_where_its_joint_text_begins(question, format):
     prompt = format.prompt(TOKENIZER, question)

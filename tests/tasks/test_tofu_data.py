@@ -149,7 +149,7 @@ def test_a_line_that_is_no_object_is_told_by_file_and_line(folder: Path, line: s
 def test_a_torn_object_in_a_jsonl_file_is_not_taken_for_a_sentence(folder: Path):
     path = (folder / "forget10.json").rename(folder / "forget10.jsonl")
     path.write_text(path.read_text()[:-30])
-    with pytest.raises(DataError, match="forget10.jsonl line 40: not JSON"):
+    with pytest.raises(DataError, match=r"forget10\.jsonl line 40: not JSON"):
         tofu(folder).request(0)
 
 
@@ -164,7 +164,7 @@ def test_a_missing_split_is_told_by_name(folder: Path, split: str):
 def test_an_empty_forget_set_is_a_data_error(folder: Path, text: str):
     (folder / "forget10.json").write_text(text)
     for use in (Tofu.describe_data, lambda task: task.request(0)):
-        with pytest.raises(DataError, match="forget10.json is empty"):
+        with pytest.raises(DataError, match=r"forget10\.json is empty"):
             use(tofu(folder))
 
 
@@ -176,13 +176,13 @@ def test_a_split_that_was_looked_for_in_vain_is_still_missing():
 
 
 def test_a_folder_that_is_none_is_told(tmp_path: Path):
-    with pytest.raises(UserError, match='--data-dir ".*nowhere" is not a folder'):
+    with pytest.raises(UserError, match=r'--data-dir ".*nowhere" is not a folder'):
         tofu(tmp_path / "nowhere")
 
 
 def test_a_file_that_is_no_text_is_a_data_error(folder: Path):
     (folder / "forget10.json").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(DataError, match="forget10.json cannot be read as UTF-8"):
+    with pytest.raises(DataError, match=r"forget10\.json cannot be read as UTF-8"):
         tofu(folder).request(0)
 
 

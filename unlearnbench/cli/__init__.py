@@ -45,10 +45,9 @@ class SuiteGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = list(COMMANDS.items())
-        rows += [
-            (p.name, p.summary()) for p in plugins.plugins("command") if p.name not in COMMANDS
-        ]
+        others = [p for p in plugins.plugins("command") if p.name not in COMMANDS]
+        # Not `list(...)`: once it is imported, that name in this package is the command's module.
+        rows = [*COMMANDS.items(), *((p.name, p.summary()) for p in others)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

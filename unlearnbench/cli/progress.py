@@ -30,20 +30,24 @@ class LogDisplay:
     """One line when something starts, then one every `LOG_INTERVAL` seconds."""
 
     def __init__(self) -> None:
+        self._stages: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._last: dict[str, float] = {}
 
     def update(self, name: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        started = self._started.setdefault(name, now)
-        if now - self._last.get(name, started - LOG_INTERVAL) < LOG_INTERVAL:
+        now, stage = time.monotonic(), note.split(" ")[0]
+        if self._stages.get(name) != stage:  # another stage counts from its own beginning
+            self._stages[name] = stage
+            self._started[name] = now
+        started = self._started[name]
+        if now - self._last.get(name, now - LOG_INTERVAL) < LOG_INTERVAL:
             return
         self._last[name] = now
         left = f", about {_clock((now - started) / done * (total - done))} left" if done else ""
         click.echo(f"{name}: {note} {done}/{total}{left}")
 
     def finish(self, name: str, line: str) -> None:
-        self._started.pop(name, None)
+        self._stages.pop(name, None)
         self._last.pop(name, None)
         click.echo(line)
 

@@ -34,8 +34,9 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     """sha256 over dtype, shape and bytes."""
     data = tensor.detach().to("cpu").contiguous()
     digest = hashlib.sha256(f"{data.dtype}{tuple(data.shape)}".encode())
-    if data.numel():  # an empty tensor has strides that no view likes
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    # Of one element or none, a tensor is contiguous whatever its stride, which a view refuses.
+    flat = data.reshape(-1).as_strided((data.numel(),), (1,))
+    digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -107,7 +107,8 @@ class LanguageModel:
     def max_positions(self) -> int | None:
         """The longest sequence it takes, in tokens; None where the architecture has no limit."""
         config = self.hf.config.get_text_config(decoder=True)
-        limit = getattr(config, "max_position_embeddings", None)
+        names = ("max_position_embeddings", "max_seq_len")  # the second: MPT
+        limit = next((n for name in names if (n := getattr(config, name, None))), None)
         return int(limit) if limit else None
 
     @cached_property

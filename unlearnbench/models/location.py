@@ -65,11 +65,11 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
     if not config.is_file():
         raise ModelError(f'folder "{folder}" holds no model: there is no config.json in it.')
     try:
-        json.loads(config.read_bytes())["model_type"]
-    except (OSError, *MALFORMED) as error:
-        raise ModelError(
-            f'"{config}" is damaged: it should be JSON and name a model_type.'
-        ) from error
+        named = isinstance(json.loads(config.read_bytes())["model_type"], str)
+    except (OSError, *MALFORMED):
+        named = False
+    if not named:
+        raise ModelError(f'"{config}" is damaged: it should be JSON and name a model_type.')
     files = _weight_files(folder)
     if not files:
         if allow_pickle and any(folder.glob("*.bin")):
