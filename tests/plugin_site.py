@@ -50,14 +50,14 @@ class Site:
 
 @contextmanager
 def plugin_site(root: Path) -> Iterator[Site]:
-    """A folder of distributions, first on the path for as long as this lasts."""
+    """A folder of distributions, first on a path that is restored in the end."""
     root.mkdir()
-    made = Site(root)
+    made, path = Site(root), list(sys.path)
     sys.path.insert(0, str(root))
     try:
         yield made
     finally:
-        sys.path.remove(str(root))
+        sys.path[:] = path
         for name in [m for m in sys.modules if m.split(".")[0] in made.packages]:
             del sys.modules[name]
         plugins.refresh()

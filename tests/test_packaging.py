@@ -14,7 +14,10 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from tests.test_laws import SOURCES, imported, modules
 from unlearnbench import plugins
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,7 +188,8 @@ def test_the_installed_suite_runs_far_from_the_repository(clean: Path, tmp_path:
 def test_the_installed_suite_plans_its_own_study(clean: Path, tmp_path: Path):
     version = run(clean, "unlearnbench", "--version", cwd=tmp_path)
     assert PROJECT["version"] in version.stdout
-    planned = run(clean, "unlearnbench", "run", "--suite", "nano", "--dry-run", cwd=tmp_path)
+    study = ("run", "--suite", "nano", "--method", "none", "--dry-run")
+    planned = run(clean, "unlearnbench", *study, cwd=tmp_path)
     assert (planned.returncode, planned.stderr) == (0, "")
     assert "jobs; nothing was run" in planned.stdout
     shown = run(clean, "unlearnbench", "info", "nano", cwd=tmp_path)
@@ -212,13 +216,8 @@ def test_the_console_script_is_the_command_line():
 
 def test_every_module_that_is_imported_is_a_dependency():
     """No import of something that only happens to be there."""
-    import re
-
-    from tests.test_laws import SOURCES, imported, modules
-
-    names = {re.split(r"[^\w-]", d)[0].lower() for d in PROJECT["dependencies"]}
-    extras = PROJECT["optional-dependencies"]
-    names |= {re.split(r"[^\w-]", d)[0].lower() for group in extras.values() for d in group}
+    declared = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    names = {canonicalize_name(Requirement(d).name) for group in declared for d in group}
     called = {"yaml": "pyyaml", "sklearn": "scikit-learn", "rouge_score": "rouge-score"}
     used = {m.split(".")[0] for module in modules() for m in imported(module)}
     used -= {*SOURCES, *sys.stdlib_module_names}

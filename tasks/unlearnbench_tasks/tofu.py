@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from unlearnbench import (
     ForgetRequest,
     Metric,
     ModelEntry,
+    ModelError,
     Progress,
     Record,
     Task,
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 #: Bootstrap replicates behind every interval.
 REPLICATES = 1000
+
+#: Resampling fewer clusters than this gives intervals that miss the truth half of the time, and
+#: none is given (two clusters: 49 % coverage where 95 % is promised; three: 73 %).
+MIN_CLUSTERS = 5
 
 EVALUATED = ("forget", "retain", "real_authors", "world_facts")
 GENERAL = ("real_authors", "world_facts")
@@ -103,7 +108,7 @@ class Tofu(Task[TofuConfig]):
         evaluated = self._eval_rows()
         used = [self.split, self.retain_split, f"{self.split}_perturbed", "retain_perturbed"]
         used += [f"{s}_perturbed" for s in GENERAL]
-        for split in ("forget10_edit_targets", "idontknow"):
+        for split in ("forget10_edit_targets", "idontknow", "background"):
             if self._splits.optional(split):
                 used.append(split)
         return DataDescription(
@@ -248,7 +253,11 @@ class Tofu(Task[TofuConfig]):
         """Adds `generation_nll`: how likely the original model finds each forget generation."""
         rows = self._eval_rows()["forget"]
         forget = [r for r in records if r.split == "forget"]
-        spoken = [(r, str(rows[i]["question"])) for i, r in enumerate(forget) if r.generation]
+        spoken = [
+            (r, str(rows[i]["question"]))
+            for i, r in enumerate(forget)
+            if r.generation and _fits(original, str(rows[i]["question"]), r.generation)
+        ]
         scores = original.score(
             [q for _, q in spoken],
             [[str(r.generation)] for r, _ in spoken],
@@ -270,10 +279,13 @@ class Tofu(Task[TofuConfig]):
         counts = {s: sum(r.split == s for r in records) for s in EVALUATED}
         value = _values(records, before, retain_model, _unit_weights)
         spread = _values(records, before, retain_model, _resamples)
+        few = len({r.cluster for r in records if r.split == "forget"}) < MIN_CLUSTERS
         made = []
         for (name, split), point in value.items():
-            low, high = metrics.percentile_interval(spread[name, split])
             headline = HEADLINES.get(name)
+            # Utility counts the fluency of forget generations.
+            known = not (few and (split == "forget" or headline))
+            low, high = metrics.percentile_interval(spread[name, split]) if known else (None, None)
             made.append(
                 Metric(
                     name=name,
@@ -288,7 +300,7 @@ class Tofu(Task[TofuConfig]):
                     headline=headline,
                     replicates=(
                         [round(float(v), 6) for v in np.asarray(spread[name, split])]
-                        if headline
+                        if headline and known
                         else None
                     ),
                 )
@@ -452,9 +464,18 @@ def _wrong(row: tofu_data.Row) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
 
+def _fits(model: LanguageModel, question: str, generation: str) -> bool:
+    """Whether the model can score a generation (noise may take more tokens than it was made of).
+
+    One that cannot be scored has no `generation_nll` and is not fluent.
+    """
+    try:
+        model.encode(question, generation, close=False)
+    except (ModelError, UserError):
+        return False
+    return True
+
+
 def _paraphrase(row: tofu_data.Row) -> str | None:
     value = row.get("paraphrased_answer")
     return str(value) if value else None
-
-
-SPLITS: tuple[str, ...] = get_args(TofuConfig.model_fields["split"].annotation)

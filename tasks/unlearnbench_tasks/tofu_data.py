@@ -180,7 +180,8 @@ def author_clusters(rows: Sequence[Row]) -> list[str]:
 
 def examples(rows: Sequence[Row], split: str) -> list[Example]:
     """Training facts with subjects and clusters; ids count within `split`."""
-    clusters = author_clusters(rows)
+    # A name without its split would be that of another author of another split.
+    clusters = [f"{split}/{c}" for c in author_clusters(rows)]
     by_cluster: dict[str, list[int]] = {}
     for index, cluster in enumerate(clusters):
         by_cluster.setdefault(cluster, []).append(index)

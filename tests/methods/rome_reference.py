@@ -73,7 +73,7 @@ def slow_search(
                 at = torch.tensor(targets[index]) - 1
                 losses.append(-logprobs[at, wanted].mean())
             else:
-                kl = (essence.exp() * (essence - logprobs[-1])).sum()
+                kl = (logprobs[-1].exp() * (logprobs[-1] - essence)).sum()
         loss = torch.stack(losses).mean() + kl_factor * kl
         loss = loss + weight_decay * delta.norm() / initial.norm() ** 2
         if loss < stop_below or step == steps:
@@ -126,7 +126,7 @@ def usual_loop(
                 wanted = torch.tensor([row[t] for t in targets[r]])
                 losses.append(-logprobs[r, torch.tensor(targets[r]) - 1, wanted].mean())
         now = logprobs[-1, len(ids[-1]) - 1]
-        loss = torch.stack(losses).mean() + 0.0625 * (essence.exp() * (essence - now)).sum()
+        loss = torch.stack(losses).mean() + 0.0625 * (now.exp() * (now - essence)).sum()
         loss = loss + weight_decay * delta.norm() / initial.norm() ** 2
         if loss < 0.05 or step == steps:
             break

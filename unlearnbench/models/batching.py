@@ -45,7 +45,7 @@ class TokenBudget:
                 results += step(part)
                 continue
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # Out of the handler: the failed step's tensors are free only when its frames are.
             if torch.cuda.is_available():
@@ -62,7 +62,7 @@ class TokenBudget:
         return results
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)

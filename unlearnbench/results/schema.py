@@ -48,6 +48,9 @@ class MethodBlock(Block):
     name: Name
     version: Name
     distribution: Name
+    distribution_version: Text = Field(
+        default="", description="of the package that registered it; of a local file its hash"
+    )
     config: JsonObject = Field(description="Every hyperparameter, defaults included.")
     guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
     role: Literal["method", "reference"] = "method"

@@ -6,7 +6,10 @@ records, metrics, result file.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shlex
 import time
 import traceback
 from collections.abc import Callable
@@ -20,8 +23,9 @@ import torch
 from unlearnbench import plugins
 from unlearnbench.cache import content_key
 from unlearnbench.errors import Diverged, ModelError, ResultError, UserError
-from unlearnbench.method import Method, Progress, outside_scope
+from unlearnbench.method import Method, MethodConfig, Progress, outside_scope
 from unlearnbench.models import LanguageModel, load_model, resolve_entry
+from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.fingerprint import parameter_digests
 from unlearnbench.request import ForgetRequest, overlap
@@ -44,7 +48,7 @@ from unlearnbench.results.schema import (
 )
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.cache import cached_records
-from unlearnbench.running.plan import Job, load_method, load_task
+from unlearnbench.running.plan import Job, ModelSpec, load_method, load_task
 from unlearnbench.running.provenance import PeakMemory, provenance
 from unlearnbench.task import DataDescription, Task
 
@@ -97,13 +101,15 @@ class JobRunner:
         model = self._model_block(job, entry, task)
         flags = [] if ".py:" not in job.method else ["experiment: a local file, not a plugin"]
         request = task.request(job.seed)
+        distribution, distribution_version = _origin(job.method)
         if method.target and overlap(request.targets(method.target), task.evaluation_text()):
             flags.append("target_overlap")
         method_block = MethodBlock(
             name=method.name,
             version=method.version,
-            distribution=_distribution(job.method),
-            config=method.config.model_dump(mode="json"),
+            distribution=distribution,
+            distribution_version=distribution_version,
+            config=_portable_config(method.config),
             guarantee=method.guarantee,
             role=method.role,
             target=method.target,
@@ -126,8 +132,15 @@ class JobRunner:
             ),
         )
         run_id = content_key(
-            method=[method.name, method.version, method_block.distribution, method_block.config],
+            method=[
+                method.name,
+                method.version,
+                distribution,
+                distribution_version,
+                method_block.config,
+            ],
             task=[task.name, task.version, task.split, task_block.config, data.sha256],
+            task_from=_plugin_version("task", job.task),
             model=model.fingerprint,
             retain_model=model.retain_model and model.retain_model.fingerprint,
             seed=job.seed,
@@ -156,7 +169,8 @@ class JobRunner:
         except ResultError:
             raise
         except Exception as error:
-            result = self._failed("failed", error, identity, job, command)
+            status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
+            result = self._failed(status, error, identity, job, command)
         self.store.save(result)
         return result
 
@@ -164,19 +178,18 @@ class JobRunner:
         self, status: Status, error: BaseException, identity: Identity, job: Job, command: str
     ) -> Result:
         tail = "" if isinstance(error, UserError) else _portable_traceback(error)
-        message = str(error) or type(error).__name__
+        message = _without_folders(str(error)) or type(error).__name__
         return identity.failed(status, type(error).__name__, message, job.seed, command, tail)
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
         method, (task, _), entry = self._method(job), self._task(job), _entry(job)
         before, retained = self._references(job, task, identity, progress)
-        model = _load(job, entry)
-        if model.fingerprint() != identity.model.fingerprint:
-            raise ModelError(f'model "{entry.name}" changed on disk during the run.')
+        model = _unchanged(_load(job, entry), identity.model.fingerprint)
         request = self._request(job, task, entry)
         digests = parameter_digests(model.hf)
         frozen = outside_scope(list(digests), method.may_change(model))
-        with PeakMemory() as memory:
+        torch.manual_seed(job.seed)  # for a method that draws from torch's own generator
+        with PeakMemory(model.device) as memory:
             start = time.perf_counter()
             unlearned = method.unlearn(model, request, progress)
             unlearn_seconds = time.perf_counter() - start
@@ -184,11 +197,10 @@ class JobRunner:
             changed = _check_scope(method.name, unlearned, digests, frozen, method.role)
             trained_tokens = unlearned.trained_tokens
             start, forwarded = time.perf_counter(), unlearned.forward_tokens
-            records = self._evaluate(
+            records, fresh = self._evaluate(
                 unlearned.fingerprint(), lambda: unlearned, job, identity, progress
             )
             evaluate_seconds = time.perf_counter() - start
-        forward_tokens = unlearned.forward_tokens - forwarded
         metrics = task.aggregate(records, before, retained)
         return Result(
             run_id=identity.run_id,
@@ -204,14 +216,15 @@ class JobRunner:
             ),
             cost=CostBlock(
                 unlearn_seconds=round(unlearn_seconds, 3),
-                evaluate_seconds=round(evaluate_seconds, 3),
+                # Records that another job has made already cost nothing that could be stated.
+                evaluate_seconds=round(evaluate_seconds, 3) if fresh else None,
                 peak_memory_bytes=memory.bytes,
                 tokens_trained=trained_tokens,
-                forward_tokens=forward_tokens,
+                forward_tokens=unlearned.forward_tokens - forwarded if fresh else None,
                 parameters_changed=changed,
                 devices=[str(unlearned.device)],
             ),
-            provenance=provenance(job.seed, command),
+            provenance=provenance(job.seed, command, unlearned.device),
             records=self._save_records(identity, records, before, retained),
         )
 
@@ -261,12 +274,12 @@ class JobRunner:
             assert oracle is not None  # identity.model has its fingerprint
             return oracle
 
-        before = self._evaluate(
+        before, _ = self._evaluate(
             identity.model.fingerprint, lambda: _load(job, entry), job, identity, progress
         )
         if identity.model.retain_model is None:
             return before, None
-        retained = self._evaluate(
+        retained, _ = self._evaluate(
             identity.model.retain_model.fingerprint, load_oracle, job, identity, progress
         )
         return before, retained
@@ -278,8 +291,11 @@ class JobRunner:
         job: Job,
         identity: Identity,
         progress: Progress,
-    ) -> list[Record]:
-        """The records of the model with this fingerprint, loaded only where they are not cached."""
+    ) -> tuple[list[Record], bool]:
+        """The records of the model with this fingerprint, and whether they were made just now.
+
+        A model that is no longer the one with this fingerprint must not leave its records there.
+        """
         task, _ = self._task(job)
         key = content_key(
             model=fingerprint,
@@ -288,11 +304,17 @@ class JobRunner:
             suite=[plugins.suite_version(), DEFINITION_VERSION],
         )
 
-        def make() -> list[Record]:
-            records = task.evaluate(load(), progress)
-            return task.assess_generations(records, _load(job, _entry(job)), progress)
+        fresh = False
 
-        return cached_records(key, make)
+        def make() -> list[Record]:
+            nonlocal fresh
+            fresh = True
+            records = task.evaluate(_unchanged(load(), fingerprint), progress)
+            original = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
+            return task.assess_generations(records, original, progress)
+
+        records = cached_records(key, make)
+        return records, fresh
 
     def _request(self, job: Job, task: Task[Any], entry: ModelEntry) -> ForgetRequest:
         def retain_model() -> LanguageModel:
@@ -332,23 +354,45 @@ class JobRunner:
 
 
 def command_of(job: Job) -> str:
-    """The command line that repeats this job; local folders stand as placeholders."""
-    words = ["unlearnbench run", f"--method {job.method}"]
+    """The command line that repeats this job; local files stand as placeholders."""
+    words = ["unlearnbench", "run", "--method", _portable_name(job.method)]
     options = _portable(job.task_config)
     split = options.pop("split", None)
-    words.append(f"--task {job.task}:{split}" if split else f"--task {job.task}")
-    words.append(f"--model {_portable_name(job.model.name, 'MODEL')}")
-    if job.model.retain_model:
-        words.append(f"--retain-model {_portable_name(job.model.retain_model, 'RETAIN_MODEL')}")
-    words.append(f"--seed {job.seed}")
-    words += [f"--set {job.method}.{k}={v}" for k, v in job.config.items()]
+    words += ["--task", f"{job.task}:{split}" if split else job.task]
+    model = job.model
+    words += ["--model", _portable_name(model.name, "MODEL")]
+    if model.label:
+        words += ["--model-label", model.label]
+    if model.retain_model:
+        words += ["--retain-model", _portable_name(model.retain_model, "RETAIN_MODEL")]
+    usual = ModelSpec(name=model.name)
+    for option in ("dtype", "device", "prompt_format"):
+        if getattr(model, option) != getattr(usual, option):
+            words += [f"--{option.replace('_', '-')}", str(getattr(model, option))]
+    words += [
+        f"--{f.replace('_', '-')}"
+        for f in ("trust_remote_code", "allow_pickle")
+        if getattr(model, f)
+    ]
+    words += ["--seed", str(job.seed)]
+    for key, value in job.config.items():
+        if value is not None:
+            text = _portable_name(value) if isinstance(value, str) else json.dumps(value)
+            words += ["--set", f"{Path(job.method).stem}.{key}={text}"]
     if "data_dir" in job.task_config:
-        words.append("--data-dir DATA")
-    return " ".join(words)[:2000]
+        words += ["--data-dir", "DATA"]
+    return shlex.join(words)[:2000]
 
 
-def _portable_name(name: str, placeholder: str) -> str:
-    return placeholder if Path(name).expanduser().is_dir() else name
+def _portable_name(name: str, placeholder: str | None = None) -> str:
+    """A local file or folder by its own name (or the placeholder); anything else as it is."""
+    path, _, attribute = name.partition(".py:")
+    if attribute:
+        return f"{Path(path).name}.py:{attribute}"
+    local = Path(name).expanduser()
+    if len(name) < 1000 and (local.is_absolute() or local.is_dir()):
+        return placeholder or local.name
+    return name
 
 
 def _portable(task_config: dict[str, Any]) -> dict[str, Any]:
@@ -356,15 +400,57 @@ def _portable(task_config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in task_config.items() if k != "data_dir" and v is not None}
 
 
+def _portable_config(config: MethodConfig) -> dict[str, Any]:
+    """Every hyperparameter; a file by its name and content, so that its path decides nothing.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    dumped = config.model_dump(mode="json")
+    for key in dumped:
+        value = getattr(config, key)
+        if isinstance(value, Path):
+            dumped[key] = {"file": value.name, "sha256": _file_sha256(value)}
+    return dumped
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f'"{path}" cannot be read ({error.strerror}).') from error
+
+
+def _without_folders(text: str) -> str:
+    """Text in which absolute paths are cut to their last part."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", text)
+
+
 def _portable_traceback(error: BaseException) -> str:
     """The last frames, file names without their folders."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     lines = [f"{Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames]
-    return "\n".join([*lines, f"{type(error).__name__}: {error}"])
+    return "\n".join([*lines, f"{type(error).__name__}: {_without_folders(str(error))}"])
 
 
-def _distribution(method: str) -> str:
-    return "local file" if ".py:" in method else plugins.find("method", method).distribution
+def _origin(method: str) -> tuple[str, str]:
+    """The distribution and version behind a method; a local file by its content."""
+    if ".py:" in method:
+        return "local file", _file_sha256(Path(method.rpartition(":")[0]))[:16]
+    plugin = plugins.find("method", method)
+    return plugin.distribution, plugin.version
+
+
+def _plugin_version(kind: str, name: str) -> list[str]:
+    plugin = plugins.find(kind, name)
+    return [plugin.distribution, plugin.version]
+
+
+def _unchanged(model: LanguageModel, fingerprint: str) -> LanguageModel:
+    """The model, if it is still the one that the job was named by."""
+    if model.fingerprint() != fingerprint:
+        raise ModelError(f'model "{model.name}" changed on disk during the run.')
+    return model
 
 
 def _folder(identity: Identity) -> str:

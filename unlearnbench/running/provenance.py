@@ -14,7 +14,7 @@ from unlearnbench.plugins import suite_version
 from unlearnbench.results.schema import ProvenanceBlock
 
 
-def provenance(seed: int, command: str) -> ProvenanceBlock:
+def provenance(seed: int, command: str, device: torch.device | None = None) -> ProvenanceBlock:
     return ProvenanceBlock(
         suite_version=suite_version(),
         git_commit=_git_commit(),
@@ -23,12 +23,19 @@ def provenance(seed: int, command: str) -> ProvenanceBlock:
         transformers=importlib.metadata.version("transformers"),
         datasets=importlib.metadata.version("datasets"),
         platform=f"{platform.system()} {platform.machine()}",
-        accelerator=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        accelerator=_accelerator(device),
         threads=torch.get_num_threads(),
         command=command,
         seed=seed,
         world_size=1,
     )
+
+
+def _accelerator(device: torch.device | None) -> str | None:
+    """The name of the device that the job ran on, where that is no CPU."""
+    if device is None or device.type == "cpu":
+        return None
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 @lru_cache(maxsize=1)
@@ -57,10 +64,13 @@ class PeakMemory:
     On Linux the process's high-water mark is reset first; elsewhere it cannot be, and is None.
     """
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
     def __enter__(self) -> PeakMemory:
         self.bytes: int | None = None
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
         else:
             try:
                 Path("/proc/self/clear_refs").write_text("5")
@@ -70,8 +80,8 @@ class PeakMemory:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if torch.cuda.is_available():
-            self.bytes = int(torch.cuda.max_memory_allocated())
+        if self._device.type == "cuda":
+            self.bytes = int(torch.cuda.max_memory_allocated(self._device))
         elif getattr(self, "_resettable", False):
             status = Path("/proc/self/status").read_text()
             line = next((t for t in status.splitlines() if t.startswith("VmHWM")), None)

@@ -103,14 +103,15 @@ def find_value(
     delta = torch.zeros_like(shared.initial, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=settings.learning_rate)
     bound = settings.clamp * shared.initial.norm()
-    base_kl: torch.Tensor | None = None
+    unedited: torch.Tensor | None = None
     loss, step = torch.tensor(float("nan")), 0
     for step in range(1, settings.steps + 1):
         logprobs, essence = shared.forward(delta)
-        if base_kl is None:
-            base_kl = essence.detach()
+        if unedited is None:
+            unedited = essence.detach()
         nll = torch.stack([-p.mean() for p in logprobs]).mean()
-        kl = (base_kl.exp() * (base_kl - essence)).sum()
+        # KL(p_delta || p_0): the edited distribution comes first in the paper's equation 4.
+        kl = (essence.exp() * (essence - unedited)).sum()
         decay = settings.weight_decay * delta.norm() / shared.initial.norm() ** 2
         loss = nll + settings.kl_factor * kl + decay
         if not torch.isfinite(loss):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
-from unlearnbench import ForgetRequest, LanguageModel, Method, MethodConfig, Progress, silent
+from unlearnbench import ForgetRequest, Method, MethodConfig, Progress, silent
+
+if TYPE_CHECKING:
+    from unlearnbench import LanguageModel  # imports torch: not needed to be listed or planned
 
 
 class ShrinkConfig(MethodConfig):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,6 @@ from unlearnbench import (
     DataDescription,
     Example,
     ForgetRequest,
-    LanguageModel,
     Metric,
     Progress,
     Record,
@@ -19,6 +18,9 @@ from unlearnbench import (
     TaskConfig,
     silent,
 )
+
+if TYPE_CHECKING:
+    from unlearnbench import LanguageModel
 
 
 class CapitalsConfig(TaskConfig):
