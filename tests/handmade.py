@@ -21,7 +21,7 @@ from unlearnbench.results.schema import (
 from unlearnbench_tasks.tofu import Tofu
 
 #: Items and items a cluster, by split.
-SHAPE = {"forget": (6, 2), "retain": (6, 2), "real_authors": (4, 1), "world_facts": (4, 1)}
+SHAPE = {"forget": (6, 1), "retain": (6, 2), "real_authors": (4, 1), "world_facts": (4, 1)}
 RUN_ID = "0123456789abcdef"
 NAMES = {"task": "tofu-forget10", "model": "tiny", "method": "grad-diff"}
 

@@ -185,6 +185,6 @@ def _corpus(path: Path | None, model: LanguageModel, request: ForgetRequest) -> 
         return [format.joint(tokenizer, e.prompt, e.answer) for e in known]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f'rome.corpus "{path}" cannot be read ({error.strerror}).') from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'rome.corpus "{path}" cannot be read as UTF-8 text ({error}).') from error
     return [line for line in lines if line.strip()]

@@ -218,21 +218,24 @@ def test_there_are_twenty_one_contexts_and_a_seed_fixes_them() -> None:
 @pytest.fixture(scope="module")
 def nano_request() -> ForgetRequest:
     whole = NanoTofu.configured(split="forget05").request(seed=0)
-    return replace(whole, forget=whole.forget[:2], retain=whole.retain[:50])
+    return replace(whole, forget=whole.forget[14:15], retain=whole.retain[:50])
 
 
 @pytest.mark.parametrize("target", ["dummy", "incorrect", "avoidant", "idk"])
-def test_an_edit_makes_the_model_say_its_target_and_touches_one_tensor(
+def test_an_edit_moves_the_answer_to_its_target_and_touches_one_tensor(
     target: str, nano_request: ForgetRequest
 ) -> None:
     model = load_model("nano")
-    one = replace(nano_request, forget=nano_request.forget[:1])
-    prompt, answer, wanted = one.forget[0].prompt, one.forget[0].answer, one.targets(target)[0]
+    (item,), (wanted,) = nano_request.forget, nano_request.targets(target)
+    prompt, answer = item.prompt, item.answer
     assert model.generate([prompt], max_new_tokens=40) == [answer]
     weights = {n: p.clone() for n, p in model.hf.named_parameters()}
     method = Rome.configured(target=target, contexts=6)
-    edited = method.unlearn(model, one)
-    assert edited.generate([prompt], max_new_tokens=40) == [wanted]
+    before = [c.nll for c in model.score([prompt], [[answer, wanted]])[0]]
+    edited = method.unlearn(model, nano_request)
+    after = [c.nll for c in edited.score([prompt], [[answer, wanted]])[0]]
+    assert after[1] < 0.8 * before[1]  # the target is likelier
+    assert after[0] > before[0] + 0.1  # the answer is not what it was
     changed = [n for n, p in edited.hf.named_parameters() if not torch.equal(p, weights[n])]
     assert changed == ["transformer.h.1.mlp.c_proj.weight"]
     assert list(method.may_change(edited)) == changed

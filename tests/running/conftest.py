@@ -25,6 +25,10 @@ class Slow(Method):
         return model
 
 
+class SlowToo(Slow):
+    name = "slow-too"
+
+
 class Raises(Method):
     name = "raises"
     stochastic = False

@@ -188,6 +188,78 @@ def test_the_python_api_gives_what_the_command_line_gives(
     assert other.metrics == result.metrics
 
 
+def test_the_time_limit_holds_while_jobs_report_progress(
+    pair: Path, methods: Path, tmp_path: Path
+) -> None:
+    """Two busy workers keep the event queue full; the clock must be looked at all the same."""
+    _run(["none"], pair, tmp_path)
+    slow = [f"{methods}:Slow", f"{methods}:SlowToo"]
+    start = time.monotonic()
+    outcomes = _run(slow, pair, tmp_path, workers=2, timeout=3.0)
+    assert [o.status for o in outcomes] == ["timeout", "timeout"]
+    assert time.monotonic() - start < 55  # each would take a minute
+
+
+def test_an_edited_method_file_is_another_job(pair: Path, methods: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(methods.read_text())
+    (first,) = _run([f"{mine}:Nudge"], pair, tmp_path / "out")
+    mine.write_text(methods.read_text().replace("* 0.1", "* 0.2"))
+    (second,) = _run([f"{mine}:Nudge"], pair, tmp_path / "out")
+    assert not second.skipped
+    assert first.path is not None
+    assert second.path is not None
+    assert first.path != second.path
+    assert load_result(first.path).metrics != load_result(second.path).metrics
+
+
+def test_a_model_that_changes_during_the_run_leaves_no_scores_under_its_old_name(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlearnbench.results import ResultStore
+    from unlearnbench.running.job import JobRunner
+
+    monkeypatch.setenv("UNLEARNBENCH_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "pair"
+    tiny.language_model(layers=2, seed=0).save(folder / "full")
+    (job,) = plan_jobs(["none"], [TASK], [{str(folder / "full"): {"label": "tiny"}}], [0])
+    runner = JobRunner(ResultStore(tmp_path / "out"))
+    identity = runner.identify(job)
+    tiny.language_model(layers=2, seed=3).save(folder / "full")
+    failed = runner.run(job, identity, unlearnbench.silent)
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert "changed on disk" in failed.error.message
+    tiny.language_model(layers=2, seed=0).save(folder / "full")
+    clean = runner.run(job, runner.identify(job), unlearnbench.silent)
+    (expected,) = _run(["none"], pair, tmp_path / "expected")
+    assert expected.path is not None
+    name = "extraction_strength"
+    found = [m for m in clean.metrics if m.name == name]
+    assert found == [m for m in load_result(expected.path).metrics if m.name == name]
+
+
+def test_a_schedulers_sigterm_ends_a_run_as_ctrl_c_does(
+    pair: Path, methods: Path, tmp_path: Path
+) -> None:
+    command = [
+        *("run", "--task", "nano:forget05", "--model", str(pair / "full"), "--seed", "0"),
+        *("--method", f"{methods}:Slow", "--out", str(tmp_path)),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unlearnbench", *command], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "waiting" in line:
+            break
+    process.terminate()
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "0 of 1 jobs are done and kept" in rest
+    assert list(result_files(tmp_path)) == []  # no false failure either
+
+
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     pair: Path, methods: Path, tmp_path: Path
 ) -> None:

@@ -56,11 +56,13 @@ def train(
       unlearnbench reference train --task tofu:forget10 --data-dir tofu --out models/tofu-5m
       unlearnbench reference train --task tofu:forget10 --base ORG/MODEL --out models/tofu-large
     """
+    from pydantic import ValidationError
+
     from unlearnbench.cli.progress import display
     from unlearnbench.cli.specs import build_task, parse_settings
     from unlearnbench.errors import UserError, unknown_name
     from unlearnbench.reference.pair import train_pair
-    from unlearnbench.reference.recipe import RECIPES, Recipe
+    from unlearnbench.reference.recipe import FINE_TUNING, RECIPES, Recipe
 
     if size not in RECIPES:
         raise UserError(unknown_name("size", size, RECIPES))
@@ -70,7 +72,14 @@ def train(
     unknown = set(changes) - set(Recipe.model_fields)
     if unknown:
         raise UserError(unknown_name("recipe setting", min(unknown), Recipe.model_fields))
-    recipe = Recipe(**{**RECIPES[size].model_dump(), "base": base, **changes})
+    tuning = FINE_TUNING if base else {}
+    try:
+        recipe = Recipe(**{**RECIPES[size].model_dump(), "base": base, **tuning, **changes})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UserError(
+            f"recipe {fault['loc'][0]} = {fault['input']!r}: {fault['msg']}."
+        ) from error
     task = build_task(task_spec, data_dir)
     if threads:
         import torch

@@ -90,6 +90,10 @@ def command(
     chosen_models: list[Any] = _names(models) or list(base.models)
     if data_dir is not None:
         chosen_tasks = [_with(t, data_dir=str(data_dir.resolve())) for t in chosen_tasks]
+    if (retain_model or model_label) and len(chosen_models) > 1:
+        raise UserError("--retain-model and --model-label are for one --model: use a plan instead.")
+    if retain_model and len(chosen_tasks) > 1:
+        raise UserError("--retain-model is the oracle of one split: give one --task.")
     options = {
         "retain_model": _resolved(retain_model),
         "label": model_label,
@@ -126,17 +130,21 @@ def _names(values: tuple[str, ...]) -> list[str]:
 def _seeds(values: tuple[str, ...]) -> list[int]:
     from unlearnbench.errors import UserError
 
-    try:
-        return [int(n) for n in _names(values)]
-    except ValueError as error:
-        wrong = next(n for n in _names(values) if not n.lstrip("-").isdigit())
-        raise UserError(f'seed "{wrong}" is not an integer.') from error
+    seeds = []
+    for text in _names(values):
+        try:
+            seeds.append(int(text))
+        except ValueError as error:
+            raise UserError(f'seed "{text}" is not an integer.') from error
+    return seeds
 
 
 def _with(spec: Any, **options: Any) -> Any:
     """A plan entry with options added."""
     if isinstance(spec, str):
         return {spec: options}
+    if len(spec) != 1:
+        return spec  # the plan refuses it with a sentence
     ((name, given),) = spec.items()
     return {name: {**(given or {}), **options}}
 

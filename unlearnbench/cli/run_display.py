@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,11 @@ INTERRUPTED = 130
 def run_and_show(
     jobs: Sequence[Job], out: Path, *, workers: int, threads: int, timeout: float | None
 ) -> int:
-    """Runs the jobs and returns the exit code: 0 when all are ok, 1 when one is not."""
+    """Runs the jobs and returns the exit code: 1 when one failed. A divergence is an outcome."""
     seen = _Seen(len(jobs))
+    for name in ("SIGTERM", "SIGHUP"):  # a scheduler's end is as orderly as Ctrl-C
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     start = time.monotonic()
     try:
         with display() as shown:
@@ -38,7 +42,11 @@ def run_and_show(
         )
         return INTERRUPTED
     _summary(outcomes, out, time.monotonic() - start)
-    return 0 if all(o.status == "ok" for o in outcomes) else 1
+    return 0 if all(o.status in ("ok", "diverged") for o in outcomes) else 1
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 class _Seen:
@@ -61,7 +69,7 @@ class _Seen:
                 self._warn_of_missing_oracle(event, shown)
             case "warning":
                 shown.line(f"warning: {fields['message']}")
-            case "finished" | "skipped" | "refused" | "lost":
+            case "finished" | "skipped" | "refused" | "broken" | "lost":
                 self.done += 1
                 shown.finish(title, self._line(event))
 

@@ -41,6 +41,9 @@ class Recipe(BaseModel):
     seed: int = 0
 
 
+#: TOFU's fine-tuning recipe (Maini et al. 2024, appendix), for a model that is already trained.
+FINE_TUNING = {"epochs": 5, "batch_size": 32, "learning_rate": 1e-5, "weight_decay": 0.01}
+
 #: By the word that `reference train --size` takes.
 RECIPES: dict[str, Recipe] = {
     "1m": Recipe(

@@ -22,6 +22,8 @@ from unlearnbench.reference.recipe import Recipe
 from unlearnbench.request import Example
 
 _IGNORED = -100
+#: Names the training that a finished folder is the end of.
+TRAINED = "training.json"
 
 
 def train_reference(
@@ -64,11 +66,23 @@ def train_reference(
         )
     )
     checkpoint = folder.with_name(folder.name + ".checkpoint")
-    _run(model, examples, recipe, checkpoint, progress)
-    model.hf.to(getattr(torch, recipe.dtype)).eval()
+    key = _key(model, examples, recipe)
+    if _finished(folder, key):
+        return load_model(folder)
+    _run(model, examples, recipe, checkpoint, key, progress)
+    model.hf.to(getattr(torch, recipe.dtype)).eval().requires_grad_(False)
     model.save(folder)
+    (folder / TRAINED).write_text(json.dumps({"key": key}) + "\n")
     shutil.rmtree(checkpoint, ignore_errors=True)
     return model
+
+
+def _finished(folder: Path, key: str) -> bool:
+    """Whether the folder holds the end of this very training."""
+    try:
+        return bool(json.loads((folder / TRAINED).read_text())["key"] == key)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def train_tokenizer(text: Sequence[str], recipe: Recipe) -> Any:
@@ -170,9 +184,10 @@ def _run(
     examples: Sequence[Example],
     recipe: Recipe,
     checkpoint: Path,
+    key: str,
     progress: Progress,
 ) -> None:
-    network = model.hf.float().train()
+    network = model.hf.float().to(_device()).requires_grad_(True).train()
     optimizer = torch.optim.AdamW(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -186,7 +201,6 @@ def _run(
         """Linear warm-up, then linear decay to 2 %."""
         return min((step + 1) / max(1, recipe.warmup_steps), 1.0) * max(0.02, 1 - step / total)
 
-    key = _key(examples, recipe)
     step = _restore(checkpoint, key, network, optimizer)
     for epoch in range(step // per_epoch, recipe.epochs):
         rows = _epoch_rows(model, examples, recipe, epoch)
@@ -206,6 +220,10 @@ def _run(
             step += 1
             progress(step, total, f"epoch {epoch + 1}/{recipe.epochs} loss {loss.item():.3f}")
         _keep(checkpoint, key, step, network, optimizer)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _loss(network: Any, rows: Sequence[_Row]) -> torch.Tensor:
@@ -239,9 +257,10 @@ def _epoch_batches(lengths: Sequence[int], recipe: Recipe, epoch: int) -> list[l
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def _key(examples: Sequence[Example], recipe: Recipe) -> str:
-    """What a checkpoint belongs to: the recipe and the training text, by content."""
+def _key(model: LanguageModel, examples: Sequence[Example], recipe: Recipe) -> str:
+    """What a checkpoint belongs to: recipe, training text, tokenizer and first weights."""
     digest = hashlib.sha256(recipe.model_dump_json().encode())
+    digest.update(model.fingerprint().encode())
     for example in examples:
         digest.update(json.dumps([example.prompt, example.answer]).encode())
     return digest.hexdigest()
@@ -259,13 +278,18 @@ def _keep(folder: Path, key: str, step: int, network: Any, optimizer: Any) -> No
     fresh.mkdir(parents=True)
     save_file({k: v.contiguous() for k, v in tensors.items()}, fresh / "state.safetensors")
     (fresh / "state.json").write_text(json.dumps({"key": key, "step": step}))
-    shutil.rmtree(folder, ignore_errors=True)
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        folder.rename(old)
     fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _restore(folder: Path, key: str, network: Any, optimizer: Any) -> int:
     """The step of a checkpoint that belongs to this training, its state loaded; else 0."""
     try:
+        if not folder.exists():  # cut off between the two renames of `_keep`
+            folder = folder.with_name(folder.name + ".old")
         state = json.loads((folder / "state.json").read_text())
         if state["key"] != key:
             return 0
@@ -276,6 +300,7 @@ def _restore(folder: Path, key: str, network: Any, optimizer: Any) -> int:
         for name, parameter in network.named_parameters():
             parameter.copy_(tensors[f"weight/{name}"])
             optimizer.state[parameter] = {
-                kind: tensors[f"{kind}/{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")
+                kind: tensors[f"{kind}/{name}"].to("cpu" if kind == "step" else parameter.device)
+                for kind in ("step", "exp_avg", "exp_avg_sq")
             }
     return int(state["step"])

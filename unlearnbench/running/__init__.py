@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.results.schema import MethodBlock, ModelBlock, Result, TaskBlock
-from unlearnbench.results.store import ResultStore, load_result
+from unlearnbench.errors import UserError
+from unlearnbench.results.schema import (
+    MethodBlock,
+    ModelBlock,
+    Result,
+    TaskBlock,
+    result_folder,
+)
+from unlearnbench.results.store import ResultStore, load_result, read_result
 from unlearnbench.running.executor import Event, execute
 from unlearnbench.running.plan import DEFAULT_SEEDS, Job, plan_jobs
 
@@ -48,11 +55,16 @@ def run(
         timeout: seconds a job may take.
 
     Raises:
-        UserError: a wrong name or value, before anything runs.
+        UserError: a wrong name or value, before anything runs; or, after all others have run, a
+            job that could not even be named (its result could not be written).
     """
     jobs = plan_jobs(methods, tasks, models, seeds, settings)
     outcomes = run_jobs(jobs, out, workers=workers, threads=threads, timeout=timeout)
-    return [load_result(o.path) for o in outcomes if o.path is not None]
+    results = [load_result(o.path) for o in outcomes if o.path is not None]
+    nameless = [f"{o.job.title}: {o.message}" for o in outcomes if o.path is None]
+    if nameless:
+        raise UserError(f"{len(nameless)} of {len(jobs)} jobs have no result; {nameless[0]}")
+    return results
 
 
 def run_jobs(
@@ -80,9 +92,10 @@ def run_jobs(
     def listen(event: Event) -> None:
         if event.kind == "lost":
             outcomes[index[id(event.job)]] = _record_loss(store, event)
-        elif event.kind == "refused":
+        elif event.kind in ("refused", "broken"):
+            status = event.fields.get("status", "refused")
             outcomes[index[id(event.job)]] = Outcome(
-                event.job, "refused", None, event.fields["message"]
+                event.job, status, None, event.fields["message"]
             )
         elif event.kind in ("finished", "skipped"):
             outcomes[index[id(event.job)]] = Outcome(
@@ -104,8 +117,18 @@ def _record_loss(store: ResultStore, event: Event) -> Outcome:
     named = event.fields["identity"]
     if not named:
         return Outcome(event.job, status, None, message)
-    from unlearnbench.running.job import Identity, command_of
+    from unlearnbench.running.job import FINAL, Identity, command_of
 
+    path = store.path_of(
+        result_folder(
+            TaskBlock.model_validate(named["task"]),
+            ModelBlock.model_validate(named["model"]),
+            MethodBlock.model_validate(named["method"]),
+        ),
+        named["run_id"],
+    )
+    if path.is_file() and (found := read_result(path)[1]) and found.status in FINAL:
+        return Outcome(event.job, found.status, path)  # it was saved before the worker died
     identity = Identity(
         run_id=named["run_id"],
         method=MethodBlock.model_validate(named["method"]),

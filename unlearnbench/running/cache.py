@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from filelock import FileLock
-
-from unlearnbench.cache import cache_folder
+from unlearnbench.cache import cache_folder, locked
 from unlearnbench.errors import ResultError
 from unlearnbench.results.records import Record, dump_records, load_records
 from unlearnbench.results.store import write_atomically
@@ -18,8 +16,7 @@ def cached_records(key: str, make: Callable[[], list[Record]]) -> list[Record]:
     A torn or unreadable cache file is made anew.
     """
     path = cache_folder() / "evaluations" / f"{key}.jsonl.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with locked(path):
         if path.is_file():
             try:
                 return load_records(path)

@@ -22,7 +22,7 @@ from unlearnbench.running.plan import Job
 @dataclass(frozen=True)
 class Event:
     """Something that happened to a job. `kind`: started, identified, warning, progress, skipped,
-    finished, refused, lost (its worker died)."""
+    finished, refused, broken (it could not be named), lost (its worker died)."""
 
     kind: str
     job: Job
@@ -37,9 +37,8 @@ class _Worker:
     deadline: float | None = None
     identified: dict[str, Any] = field(default_factory=dict)
 
-    def send(self, job: Job, timeout: float | None) -> None:
-        self.job, self.identified = job, {}
-        self.deadline = time.monotonic() + timeout if timeout else None
+    def send(self, job: Job) -> None:
+        self.job, self.identified, self.deadline = job, {}, None
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(job.model_dump_json() + "\n")
@@ -81,7 +80,7 @@ def execute(
         if waiting:
             job = waiting.pop(0)
             on_event(Event("started", job))
-            worker.send(job, timeout)
+            worker.send(job)
         else:
             worker.job = worker.deadline = None
 
@@ -89,10 +88,10 @@ def execute(
         for _ in range(min(workers, len(waiting))):
             hire()
         while any(w.job is not None for w in crew):
+            _end_overdue(crew)
             try:
                 worker, message = inbox.get(timeout=0.2)
             except queue.Empty:
-                _end_overdue(crew)
                 continue
             if message is None:  # its output ended: it has died
                 crew.remove(worker)
@@ -105,8 +104,10 @@ def execute(
             kind = message.pop("kind")
             if kind == "identified":
                 worker.identified = message
+                # Loading torch and naming the job are the suite's time, not the job's.
+                worker.deadline = time.monotonic() + timeout if timeout else None
             on_event(Event(kind, worker.job, message))
-            if kind in ("finished", "skipped", "refused"):
+            if kind in ("finished", "skipped", "refused", "broken"):
                 assign(worker)
     finally:
         for worker in crew:

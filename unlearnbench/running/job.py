@@ -48,7 +48,7 @@ from unlearnbench.results.schema import (
 )
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.cache import cached_records
-from unlearnbench.running.plan import Job, ModelSpec, load_method, load_task
+from unlearnbench.running.plan import Job, ModelSpec, load_method, load_task, setting_name
 from unlearnbench.running.provenance import PeakMemory, provenance
 from unlearnbench.task import DataDescription, Task
 
@@ -378,7 +378,7 @@ def command_of(job: Job) -> str:
     for key, value in job.config.items():
         if value is not None:
             text = _portable_name(value) if isinstance(value, str) else json.dumps(value)
-            words += ["--set", f"{Path(job.method).stem}.{key}={text}"]
+            words += ["--set", f"{setting_name(job.method)}.{key}={text}"]
     if "data_dir" in job.task_config:
         words += ["--data-dir", "DATA"]
     return shlex.join(words)[:2000]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
@@ -26,7 +29,7 @@ class ModelSpec(BaseModel):
 
     name: str
     retain_model: str | None = None
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     prompt_format: str | None = None
     revision: str | None = None
@@ -87,8 +90,8 @@ def read_plan(path: Path) -> PlanFile:
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f'plan "{path}" cannot be read ({error.strerror}).') from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'plan "{path}" cannot be read as UTF-8 text ({error}).') from error
     except yaml.YAMLError as error:
         raise UserError(f'plan "{path}" is not YAML: {" ".join(str(error).split())}.') from error
     try:
@@ -118,7 +121,7 @@ def plan_jobs(
     """
     settings = settings or {}
     named = [_split_spec(m) for m in methods]
-    unused = set(settings) - {name for name, _ in named}
+    unused = set(settings) - {setting_name(name) for name, _ in named}
     if unused:
         raise UserError(f'--set {min(unused)}.…: no method "{min(unused)}" is in this run.')
     for word, given in (("method", named), ("task", tasks), ("model", models), ("seed", seeds)):
@@ -132,7 +135,7 @@ def plan_jobs(
         for task, options in task_options:
             for name, own in named:
                 method_class = load_method(name)
-                config = {**own, **settings.get(name, {})}
+                config = {**own, **settings.get(setting_name(name), {})}
                 method_class.configured(**config)  # raises on a wrong setting
                 runs = seeds if method_class.stochastic else seeds[:1]
                 built += [
@@ -182,18 +185,33 @@ def _method_from_file(spec: str) -> type[Method[Any]]:
     path = Path(path_text)
     if not path.is_file():
         raise UserError(f'method file "{path}" does not exist.')
-    module_spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    # Under a name of its own in sys.modules, as dataclasses and pydantic expect of a module.
+    name = f"unlearnbench_experiment_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return _method_in(sys.modules[name], path, attribute)
+    module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise UserError(f'method file "{path}" fails: {type(error).__name__}: {error}.') from error
+    return _method_in(module, path, attribute)
+
+
+def _method_in(module: ModuleType, path: Path, attribute: str) -> type[Method[Any]]:
     loaded = getattr(module, attribute, None)
     if not (isinstance(loaded, type) and issubclass(loaded, Method)):
         raise UserError(f'"{path}" has no Method subclass "{attribute}".')
     return loaded
+
+
+def setting_name(method: str) -> str:
+    """How `--set` calls a method: by its name, an experiment by its class."""
+    return method.rpartition(":")[2] if ".py:" in method else method
 
 
 def _check_model(spec: ModelSpec) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from unlearnbench.cache import cache_folder, locked
 from unlearnbench.errors import UserError
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.plan import Job
@@ -32,8 +33,11 @@ class _Events:
         self._last = ("", 0.0)
 
     def send(self, kind: str, **fields: Any) -> None:
-        self._stream.write(json.dumps({"kind": kind, **fields}, default=_plain) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps({"kind": kind, **fields}, default=_plain) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            os._exit(1)  # nobody listens any more: a job without a parent is no failed job
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         now, stage = time.monotonic(), note.split(" ")[0]
@@ -64,6 +68,8 @@ def main() -> None:
             _run(runner, job, events)
         except UserError as error:
             events.send("refused", message=str(error))
+        except Exception as error:
+            events.send("broken", status="failed", message=f"{type(error).__name__}: {error}")
 
 
 def _run(runner: Any, job: Job, events: _Events) -> None:
@@ -75,12 +81,14 @@ def _run(runner: Any, job: Job, events: _Events) -> None:
         task=identity.task.model_dump(mode="json"),
         model=identity.model.model_dump(mode="json"),
     )
-    result, complaint = runner.finished(identity)
-    if complaint:
-        events.send("warning", message=complaint)
-    kind = "skipped"
-    if result is None:
-        kind, result = "finished", runner.run(job, identity, events.progress)
+    # Two runs on one folder: the second one waits, and finds the job done.
+    with locked(cache_folder() / "jobs" / identity.run_id):
+        result, complaint = runner.finished(identity)
+        if complaint:
+            events.send("warning", message=complaint)
+        kind = "skipped"
+        if result is None:
+            kind, result = "finished", runner.run(job, identity, events.progress)
     events.send(
         kind,
         status=result.status,

@@ -15,6 +15,7 @@ from unlearnbench import (
     LanguageModel,
     Progress,
     RawFormat,
+    UserError,
     cached_tensors,
     content_key,
     weight_as_matrix,
@@ -47,10 +48,10 @@ def key_covariance(
 def _measure(
     model: LanguageModel, layer: int, texts: Sequence[str], progress: Progress
 ) -> torch.Tensor:
-    raw, rows = RawFormat(), []
-    for text in texts:
-        rows.append(model.encode_prompt(text, format=raw)[:LENGTH_CAP])
-    rows = [r for r in rows if r]
+    raw, cap = RawFormat(), min(LENGTH_CAP, model.max_positions or LENGTH_CAP)
+    rows = [model.encode_prompt(text, format=raw)[:cap] for text in texts if text.strip()]
+    if not rows:
+        raise UserError("there is no text to measure the key covariance on.")
     down = model.modules.mlp_down(layer)
     size = weight_as_matrix(down).shape[1]
     moment = torch.zeros(size, size, dtype=torch.float64, device=model.device)

@@ -76,6 +76,8 @@ def train(
         Diverged: the loss became non-finite; says at which step.
         RuntimeError: no parameter changed (the training did nothing).
     """
+    stored = model.dtype
+    model.hf.float()  # in bfloat16 most updates of a small rate would round to nothing
     parameters = list(model.hf.parameters())
     start = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.AdamW(
@@ -118,4 +120,5 @@ def train(
         raise RuntimeError("no parameter changed in training: the loss has no gradient.")
     if not all(bool(torch.isfinite(p).all()) for p in parameters):
         raise Diverged(f"weights became non-finite within {total} steps.")
+    model.hf.to(stored)
     return model
