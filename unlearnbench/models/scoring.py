@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 #: Rows of logits [rows, vocab] held at once: 2**25 floats are 128 MiB.
 _LOGIT_FLOATS = 2**25
 
-
 #: (prompt, continuation): which score a row is.
 _Key = tuple[int, int]
 
