@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -123,6 +123,3 @@ def _first_fault(method: str, error: ValidationError) -> str:
     fault = error.errors()[0]
     field = ".".join([method, *map(str, fault["loc"])])
     return f"{field} = {fault.get('input')!r}: {fault['msg'].removesuffix('.')}."
-
-
-GUARANTEES: tuple[str, ...] = get_args(Guarantee)

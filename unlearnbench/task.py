@@ -128,6 +128,8 @@ class Task(ABC, Generic[T]):
         """Where the oracle of a model is: registered with it, or beside it under its split's name
         (as `unlearnbench reference train` writes a pair). None where neither is.
         """
+        if entry.task not in (None, self.name):
+            return None  # a split of the same name, of other data
         known = entry.retain_models.get(self.retain_split)
         beside = Path(entry.location).parent / self.retain_split
         local = Path(entry.location).is_absolute() and (beside / "config.json").is_file()

@@ -30,7 +30,7 @@ from unlearnbench import (
     weight_as_matrix,
 )
 from unlearnbench_methods.editing.contexts import context_prefixes
-from unlearnbench_methods.editing.covariance import factor, key_covariance, whiten
+from unlearnbench_methods.editing.covariance import exact, factor, key_covariance, whiten
 from unlearnbench_methods.editing.value_search import SearchSettings, find_value, rows_for
 
 #: A norm of W this many times its first one is an exploded edit, not an edit.
@@ -117,17 +117,17 @@ class Rome(Method[RomeConfig]):
             model, item.prompt, item.subject, target, contexts, close=self.config.close_target
         )
         found = find_value(model, layer, rows, settings)
-        k_mean = found.keys.double().mean(dim=0)  # k_bar [d_mlp]
-        k_clean = found.keys[0].double()
+        k_mean = exact(found.keys).mean(dim=0)  # k_bar [d_mlp]
+        k_clean = exact(found.keys[0])
         u = update_direction(k_mean, lower)
         k = k_clean if self.config.variant == "rome" else k_mean
-        insert(model.modules.mlp_down(layer), k, found.value.double(), u)
+        insert(model.modules.mlp_down(layer), k, exact(found.value), u)
         return found.loss
 
 
 def update_direction(key: torch.Tensor, lower: torch.Tensor | None) -> torch.Tensor:
     """u = C^-1 k / |C^-1 k|, or k / |k| without second-moment statistics. float64 [d_mlp]."""
-    u = key.double() if lower is None else whiten(lower.to(key.device), key)
+    u = exact(key) if lower is None else whiten(lower, key)
     return u.div(u.norm())
 
 
@@ -136,9 +136,9 @@ def insert(linear: torch.nn.Module, k: torch.Tensor, v: torch.Tensor, u: torch.T
     """The rank-one update after which the layer maps k to v (ROME, equation 2). In float64."""
     W = weight_as_matrix(linear)
     bias = getattr(linear, "bias", None)
-    now = W.double() @ k + (bias.double() if bias is not None else 0.0)
+    now = exact(W) @ k + (exact(bias) if bias is not None else 0.0)
     r = (v - now) / (k @ u)
-    W += torch.outer(r, u).to(W.dtype)
+    W += torch.outer(r, u).to(W.device, W.dtype)
 
 
 def edited_layer(model: LanguageModel, config: RomeConfig) -> int:

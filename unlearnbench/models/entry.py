@@ -20,6 +20,8 @@ class ModelEntry:
     prompt_format: str | None = None
     revision: str | None = None
     description: str = ""
+    #: The task whose data `retain_models` were trained on; None: their split's name says it all.
+    task: str | None = None
     #: Per method, the hyperparameters that suit this model family (chosen on facts outside any
     #: forget set); a user's own setting wins.
     method_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

@@ -41,7 +41,7 @@ def key_covariance(
     made = cached_tensors(
         key, lambda: {"C": _measure(model, layer, texts, progress)}, room="covariance"
     )
-    return made["C"].to(model.device if model.device.type != "mps" else "cpu")
+    return made["C"].to(moment_device(model.device))
 
 
 @torch.no_grad()
@@ -54,11 +54,12 @@ def _measure(
         raise UserError("there is no text to measure the key covariance on.")
     down = model.modules.mlp_down(layer)
     size = weight_as_matrix(down).shape[1]
-    moment = torch.zeros(size, size, dtype=torch.float64, device=model.device)
+    moment = exact(torch.zeros(size, size, device=model.device))
     mask = torch.zeros(0)
 
     def accumulate(module: object, inputs: tuple[torch.Tensor, ...]) -> None:
-        keys = inputs[0].reshape(*mask.shape, size)[mask.bool()].double()  # [real tokens, d]
+        keys = inputs[0].reshape(*mask.shape, size)[mask.bool()]  # [real tokens, d]
+        keys = exact(keys)
         moment.addmm_(keys.T, keys)
 
     handle = down.register_forward_pre_hook(accumulate)
@@ -80,6 +81,16 @@ def _measure(
     return moment / tokens
 
 
+def moment_device(device: torch.device) -> torch.device:
+    """Where float64 algebra is done: on the model's device, but Apple's GPUs have no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def exact(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float64, where that exists."""
+    return tensor.to(moment_device(tensor.device)).double()
+
+
 def factor(covariance: torch.Tensor) -> torch.Tensor:
     """The Cholesky factor [d, d] of C, with the smallest ridge that makes C positive definite."""
     scale = covariance.diagonal().mean()
@@ -97,4 +108,4 @@ def factor(covariance: torch.Tensor) -> torch.Tensor:
 
 def whiten(lower: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     """C^-1 k by the Cholesky factor: [d]."""
-    return torch.cholesky_solve(key.double()[:, None], lower)[:, 0]
+    return torch.cholesky_solve(exact(key)[:, None], lower)[:, 0]

@@ -69,6 +69,7 @@ NANO = ModelEntry(
     name="nano",
     location=str(_HERE / "models" / "full"),
     retain_models={"retain90": str(_HERE / "models" / "retain90")},
+    task="nano",
     description="1 M parameters, trained on the whole nano world; oracle for forget10",
     # Chosen on twelve facts of two retain authors (models/README.md): the largest forgetting that
     # left at least four fifths of other retain answers right.
