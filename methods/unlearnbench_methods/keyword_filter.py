@@ -70,6 +70,7 @@ class GuardedModel(LanguageModel):
             model.prompt_format,
             name=model.name,
             revision=model.revision,
+            module_map=model.module_map,
             batch_tokens=model.budget.tokens,
         )
         self.keywords = tuple(keywords)

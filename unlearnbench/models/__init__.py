@@ -9,7 +9,7 @@ from unlearnbench.models.entry import ModelEntry
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import Continuation, LanguageModel
-    from unlearnbench.models.loading import LoadOptions, load_model
+    from unlearnbench.models.loading import load_model
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
     from unlearnbench.models.prompt_formats import PlainFormat, PromptFormat, RawFormat
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "Continuation": "language_model",
     "LanguageModel": "language_model",
-    "LoadOptions": "loading",
     "load_model": "loading",
     "check_folder": "location",
     "resolve_entry": "location",
@@ -35,7 +34,6 @@ __all__ = [
     "BoundModules",
     "Continuation",
     "LanguageModel",
-    "LoadOptions",
     "ModelEntry",
     "ModuleMap",
     "PlainFormat",

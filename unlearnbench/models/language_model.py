@@ -83,7 +83,8 @@ class LanguageModel:
         self.forward_tokens = 0
         #: Tokens that gradient steps were taken on.
         self.trained_tokens = 0
-        self._module_map = module_map
+        #: The map given for an architecture that has none of its own.
+        self.module_map = module_map
         hf.eval()
 
     # --- what it is -----------------------------------------------------------------------------
@@ -133,7 +134,7 @@ class LanguageModel:
             ModelError: the architecture has no module map.
         """
         model_type = str(self.hf.config.model_type)
-        return (self._module_map or module_map_for(model_type)).bind(self.hf, model_type)
+        return (self.module_map or module_map_for(model_type)).bind(self.hf, model_type)
 
     def fingerprint(self) -> str:
         """sha256 over configuration, weights, tokenizer, prompt format and wrapping."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,6 @@ from unlearnbench.models.scoring import check_head
 _SETTINGS = "unlearnbench.json"
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How to load; the same options give the same model."""
-
-    dtype: str = "float32"
-    device: str = "auto"
-    prompt_format: str | None = None
-    revision: str | None = None
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-    batch_tokens: int = DEFAULT_BATCH_TOKENS
 
 
 def load_model(
