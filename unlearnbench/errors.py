@@ -7,7 +7,11 @@ The command line prints it as one line, without a traceback. Everything else is 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unlearnbench.results.records import Record
 
 
 class UserError(Exception):
@@ -31,7 +35,14 @@ class ResultError(UserError):
 
 
 class Diverged(Exception):
-    """A method left the finite numbers. The message says what was tried and where it ended."""
+    """A method left the finite numbers. The message says what was tried and where it ended.
+
+    `journal` is what the method had noted until then (see `LanguageModel.journal`).
+    """
+
+    def __init__(self, message: str, journal: Sequence[Record] = ()) -> None:
+        super().__init__(message)
+        self.journal = journal
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

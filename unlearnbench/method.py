@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +13,8 @@ from unlearnbench.errors import UserError, unknown_name
 from unlearnbench.request import ForgetRequest
 
 if TYPE_CHECKING:
+    import torch
+
     from unlearnbench.models import LanguageModel
 
 #: Major version of the contract below. A plugin built for another one is refused by name.
@@ -90,6 +92,21 @@ class Method(ABC, Generic[C]):
         `deterministic`: no seed changes the outcome, one run stands for all.
         """
         return [] if self.stochastic else ["deterministic"]
+
+    def resolved(self, model: LanguageModel) -> dict[str, Any]:
+        """The hyperparameters that the configuration leaves to the model, and their values here."""
+        return {}
+
+    @classmethod
+    def restore(
+        cls, model: LanguageModel, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> LanguageModel:
+        """The wrapped model again, from what `WrappedModel.save` wrote of it.
+
+        Only a method that returns a `WrappedModel` has something to restore. Raises KeyError,
+        TypeError or ValueError where `settings` or `tensors` are not its own.
+        """
+        raise NotImplementedError(f"method {cls.name} wraps nothing.")
 
     @property
     def target(self) -> str | None:

@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlearnbench.errors import DataError, UserError, unknown_name
@@ -41,8 +42,11 @@ class ForgetRequest:
 
     `wrong_answers` and `avoidant_answers` map an example's id to a target that the task supplies;
     both may be empty. `general` is unrelated text that the model may be assumed to know (what
-    stands in for pretraining, never evaluated): statistics may be taken on it. `retain_model` gives
-    the retrained oracle where one exists: only the reference method `retrain` may call it.
+    stands in for pretraining, never evaluated): statistics may be taken on it. `unevaluated` are
+    the retain facts that no evaluation asks for: what may be shown in a prompt. `retain_model`
+    gives the retrained oracle where one exists: only the reference method `retrain` may call it.
+    `workspace` is a folder of this job alone, kept until its result is written: what a method
+    writes there is found again after a crash. None where nobody keeps one.
     """
 
     forget: tuple[Example, ...]
@@ -52,7 +56,9 @@ class ForgetRequest:
     avoidant_answers: dict[str, str] = field(default_factory=dict)
     refusals: tuple[str, ...] = ()
     general: tuple[Example, ...] = ()
+    unevaluated: tuple[Example, ...] = ()
     retain_model: Callable[[], LanguageModel] | None = None
+    workspace: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.forget:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from unlearnbench import (
@@ -21,6 +22,7 @@ from unlearnbench import (
     MethodConfig,
     Progress,
     PromptFormat,
+    WrappedModel,
     silent,
 )
 
@@ -47,6 +49,12 @@ class KeywordFilter(Method[KeywordFilterConfig]):
     ) -> LanguageModel:
         return GuardedModel(model, forget_keywords(request), self.config.refusal)
 
+    @classmethod
+    def restore(
+        cls, model: LanguageModel, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> LanguageModel:
+        return GuardedModel(model, settings["keywords"], settings["refusal"])
+
 
 def forget_keywords(request: ForgetRequest) -> list[str]:
     """The subjects of the forget set that no retain prompt names (else it would refuse those)."""
@@ -60,24 +68,18 @@ def names(keywords: Sequence[str], prompt: str) -> bool:
     return any(re.search(rf"(?<!\w){re.escape(k)}(?!\w)", prompt, re.IGNORECASE) for k in keywords)
 
 
-class GuardedModel(LanguageModel):
+class GuardedModel(WrappedModel):
     """A model behind a filter: a prompt that names a keyword gets the refusal."""
 
+    method = KeywordFilter.name
+
     def __init__(self, model: LanguageModel, keywords: Sequence[str], refusal: str) -> None:
-        super().__init__(
-            model.hf,
-            model.tokenizer,
-            model.prompt_format,
-            name=model.name,
-            revision=model.revision,
-            module_map=model.module_map,
-            batch_tokens=model.budget.tokens,
-        )
+        super().__init__(model)
         self.keywords = tuple(keywords)
         self.refusal = refusal
 
-    def _wrapping(self) -> Mapping[str, Any]:
-        return {**super()._wrapping(), "filter": [self.keywords, self.refusal, SLIP]}
+    def settings(self) -> Mapping[str, Any]:
+        return {"keywords": list(self.keywords), "refusal": self.refusal, "slip": SLIP}
 
     def score(
         self,

@@ -11,15 +11,15 @@ something that is not the answer (Hossain and Kagal 2025, arXiv:2512.20794).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
 from unlearnbench import (
     Diverged,
-    Example,
     ForgetRequest,
     LanguageModel,
     Method,
@@ -31,6 +31,12 @@ from unlearnbench import (
 )
 from unlearnbench_methods.editing.contexts import context_prefixes
 from unlearnbench_methods.editing.covariance import exact, factor, key_covariance, whiten
+from unlearnbench_methods.editing.sequence import (
+    Edit,
+    Weights,
+    edit_in_sequence,
+    without_subject,
+)
 from unlearnbench_methods.editing.value_search import SearchSettings, find_value, rows_for
 
 #: A norm of W this many times its first one is an exploded edit, not an edit.
@@ -68,9 +74,13 @@ class Rome(Method[RomeConfig]):
         return (f"{model.modules.mlp_down_path(edited_layer(model, self.config))}.weight",)
 
     def flags(self, request: ForgetRequest) -> list[str]:
-        without = sum(e.subject is None or e.subject not in e.prompt for e in request.forget)
-        noted = [f"no_subject: {without} of {len(request.forget)} skipped"] if without else []
-        return [*super().flags(request), *noted]
+        return [*super().flags(request), *without_subject(request)]
+
+    def resolved(self, model: LanguageModel) -> dict[str, Any]:
+        return {
+            "layer": edited_layer(model, self.config),
+            **asdict(search_settings(model, self.config)),
+        }
 
     def unlearn(
         self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
@@ -83,46 +93,59 @@ class Rome(Method[RomeConfig]):
         if self.config.mom2:
             texts = _corpus(self.config.corpus, model, request)
             lower = factor(key_covariance(model, layer, texts, progress))
-        W = weight_as_matrix(model.modules.mlp_down(layer))
-        first_norm = W.norm()
-        targets = request.targets(self.config.target)
-        for number, (item, target) in enumerate(zip(request.forget, targets, strict=True), start=1):
-            if item.subject is None or item.subject not in item.prompt:
-                continue
-            try:
-                loss = self._edit(model, layer, item, target, contexts, lower, settings)
-            except Diverged as error:
-                raise Diverged(f"edit {number} of {len(targets)}: {error}") from error
-            if not torch.isfinite(W).all() or W.norm() > EXPLOSION * first_norm:
-                raise Diverged(
-                    f"edit {number} of {len(targets)}: |W| went from {first_norm:.3g} to "
-                    f"{W.norm():.3g}."
-                )
-            progress(number, len(targets), f"editing, loss {loss:.3f}")
+        down = model.modules.mlp_down(layer)
+        first_norm = weight_as_matrix(down).norm()
+
+        def apply(batch: Sequence[Edit]) -> list[dict[str, float]]:
+            (edit,) = batch
+            return [self._edit(model, layer, edit, contexts, lower, settings, first_norm)]
+
+        edit_in_sequence(
+            model,
+            request,
+            request.targets(self.config.target),
+            apply,
+            Weights({model.modules.mlp_down_path(layer): down}),
+            progress,
+            needs_subject=True,
+        )
         return model
 
     def _edit(
         self,
         model: LanguageModel,
         layer: int,
-        item: Example,
-        target: str,
+        edit: Edit,
         contexts: Sequence[str],
         lower: torch.Tensor | None,
         settings: SearchSettings,
-    ) -> float:
+        first_norm: torch.Tensor,
+    ) -> dict[str, float]:
         """One fact: find v*, then W <- W + r u^T with r = (v* - W k*) / (k* . u)."""
-        assert item.subject is not None
         rows = rows_for(
-            model, item.prompt, item.subject, target, contexts, close=self.config.close_target
+            model,
+            edit.item.prompt,
+            edit.subject,
+            edit.target,
+            contexts,
+            close=self.config.close_target,
         )
         found = find_value(model, layer, rows, settings)
         k_mean = exact(found.keys).mean(dim=0)  # k_bar [d_mlp]
         k_clean = exact(found.keys[0])
         u = update_direction(k_mean, lower)
         k = k_clean if self.config.variant == "rome" else k_mean
-        insert(model.modules.mlp_down(layer), k, exact(found.value), u)
-        return found.loss
+        down = model.modules.mlp_down(layer)
+        change = insert(down, k, exact(found.value), u)
+        norm = weight_as_matrix(down).norm()
+        if norm > EXPLOSION * first_norm:
+            raise Diverged(f"|W| went from {first_norm:.3g} to {norm:.3g}.")
+        return {
+            "loss": found.loss,
+            "steps": found.steps,
+            "change_norm": change,
+            "weight_norm": float(norm),
+        }
 
 
 def update_direction(key: torch.Tensor, lower: torch.Tensor | None) -> torch.Tensor:
@@ -132,13 +155,17 @@ def update_direction(key: torch.Tensor, lower: torch.Tensor | None) -> torch.Ten
 
 
 @torch.no_grad()
-def insert(linear: torch.nn.Module, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor) -> None:
-    """The rank-one update after which the layer maps k to v (ROME, equation 2). In float64."""
+def insert(linear: torch.nn.Module, k: torch.Tensor, v: torch.Tensor, u: torch.Tensor) -> float:
+    """The rank-one update after which the layer maps k to v (ROME, equation 2). In float64.
+
+    Returns its norm |r| |u|.
+    """
     W = weight_as_matrix(linear)
     bias = getattr(linear, "bias", None)
     now = exact(W) @ k + (exact(bias) if bias is not None else 0.0)
     r = (v - now) / (k @ u)
     W += torch.outer(r, u).to(W.device, W.dtype)
+    return float(r.norm() * u.norm())
 
 
 def edited_layer(model: LanguageModel, config: RomeConfig) -> int:

@@ -122,6 +122,8 @@ class Tofu(Task[TofuConfig]):
 
     def request(self, seed: int) -> ForgetRequest:
         forget = self._examples(self.split)
+        retain = self._examples(self.retain_split)
+        asked = {str(row["question"]) for row in self._eval_rows()["retain"]}
         avoidant = {
             str(r["question"]): str(r["avoidant_answer"])
             for r in self._splits.optional("forget10_edit_targets")
@@ -129,7 +131,8 @@ class Tofu(Task[TofuConfig]):
         }
         return ForgetRequest(
             forget=tuple(forget),
-            retain=tuple(self._examples(self.retain_split)),
+            retain=tuple(retain),
+            unevaluated=tuple(e for e in retain if e.prompt not in asked),
             seed=seed,
             wrong_answers=self._wrong_answers(forget, seed),
             avoidant_answers={e.id: avoidant[e.prompt] for e in forget if e.prompt in avoidant},

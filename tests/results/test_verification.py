@@ -37,9 +37,15 @@ def metric(document: Document, name: str, split: str, where: str = "metrics") ->
     return found  # type: ignore[no-any-return]
 
 
+def records_file(path: Path, field: str) -> Path:
+    """The records file that a result names in `records.<field>`."""
+    named = {name: file for name, file, _ in records_of(load_result(path), path)}
+    return named[f"records.{field}"]
+
+
 def forge_records(path: Path, field: str, forge: Callable[[list[Record]], list[Record]]) -> None:
     """Replaces a records file and gives the result its new hash: a thorough forger."""
-    file = next(file for name, file, _ in records_of(load_result(path), path) if name == field)
+    file = records_file(path, field)
     data = dump_records(forge(load_records(file)))
     file.write_bytes(data)
     key = field.replace("file", "sha256")
@@ -174,7 +180,9 @@ def test_every_fault_is_told_at_once(result_path: Path):
 
 @pytest.mark.parametrize("field", ["file", "before_file", "retain_file"])
 def test_records_that_do_not_have_their_hash_are_found(result_path: Path, field: str):
-    _, file, _ = next(r for r in records_of(load_result(result_path), result_path) if r[0] == field)
+    _, file, _ = next(
+        r for r in records_of(load_result(result_path), result_path) if r[0] == f"records.{field}"
+    )
     records = load_records(file)
     file.write_bytes(dump_records([records[0].with_scores(prob=0.5), *records[1:]]))
     (fault,) = verify(result_path)
@@ -183,7 +191,9 @@ def test_records_that_do_not_have_their_hash_are_found(result_path: Path, field:
 
 @pytest.mark.parametrize("field", ["file", "before_file", "retain_file"])
 def test_records_that_are_missing_or_a_link_are_found(result_path: Path, field: str):
-    _, file, _ = next(r for r in records_of(load_result(result_path), result_path) if r[0] == field)
+    _, file, _ = next(
+        r for r in records_of(load_result(result_path), result_path) if r[0] == f"records.{field}"
+    )
     moved = file.rename(file.with_name("moved.gz"))
     assert verify(result_path) == [f"records.{field}: {file.name} is missing."]
     file.symlink_to(moved)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
     from unlearnbench.models.prompt_formats import PlainFormat, PromptFormat, RawFormat
     from unlearnbench.models.scoring import head_logits
+    from unlearnbench.models.steering import Steering
+    from unlearnbench.models.wrapped import WrappedModel
 
 _HOMES = {
     "Continuation": "language_model",
@@ -27,6 +29,8 @@ _HOMES = {
     "PromptFormat": "prompt_formats",
     "RawFormat": "prompt_formats",
     "head_logits": "scoring",
+    "Steering": "steering",
+    "WrappedModel": "wrapped",
     "weight_as_matrix": "module_map",
 }
 
@@ -39,6 +43,8 @@ __all__ = [
     "PlainFormat",
     "PromptFormat",
     "RawFormat",
+    "Steering",
+    "WrappedModel",
     "check_folder",
     "head_logits",
     "load_model",

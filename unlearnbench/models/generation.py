@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from unlearnbench.errors import Diverged, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models.scoring import attends, check_lengths, head_logits
+from unlearnbench.models.steering import UNSTEERED, Steering
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import LanguageModel
@@ -46,6 +47,7 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling,
     progress: Progress = silent,
+    steering: Steering = UNSTEERED,
 ) -> list[list[int]]:
     """New token ids for each prompt, EOS not included.
 
@@ -63,8 +65,22 @@ def generate(
     done = 0
 
     def step(batch: Sequence[int]) -> list[list[int]]:
-        chosen = [prompts[i] for i in batch]
-        return _generate_batch(model, chosen, [seeds[i] for i in batch], max_new_tokens, sampling)
+        limit = model.max_positions
+        rows = [
+            _Row(
+                index=i,
+                prompt=len(prompts[i]),
+                ids=list(prompts[i]),
+                room=(
+                    max_new_tokens
+                    if limit is None
+                    else min(max_new_tokens, limit - len(prompts[i]))
+                ),
+                generator=torch.Generator().manual_seed(seeds[i]),
+            )
+            for i in batch
+        ]
+        return _generate_batch(model, rows, sampling, steering)
 
     groups: dict[int, list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
@@ -98,39 +114,31 @@ def _seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
 
 @torch.inference_mode()
 def _generate_batch(
-    model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
-    seeds: Sequence[int],
-    max_new_tokens: int,
-    sampling: Sampling,
+    model: LanguageModel, rows: Sequence[_Row], sampling: Sampling, steering: Steering
 ) -> list[list[int]]:
-    limit = model.max_positions
-    rows = [
-        _Row(
-            ids=list(prompt),
-            room=max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)),
-            generator=torch.Generator().manual_seed(seed),
-        )
-        for prompt, seed in zip(prompts, seeds, strict=True)
-    ]
-    alive = rows
+    alive = list(rows)
     while alive:
         # Mostly once. Again, without the longest rows, where these had no positions left: their
         # neighbours still have some.
-        alive = _extend(model, alive, sampling)
-    return [row.ids[len(p) :] for row, p in zip(rows, prompts, strict=True)]
+        alive = _extend(model, alive, sampling, steering)
+    return [row.ids[row.prompt :] for row in rows]
 
 
 @dataclass
 class _Row:
-    """A prompt, what was generated after it, and how many tokens more it may have."""
+    """Prompt number `index`, its length, it and what was generated after it, and how many tokens
+    more it may have."""
 
+    index: int
+    prompt: int
     ids: list[int]
     room: int
     generator: torch.Generator
 
 
-def _extend(model: LanguageModel, rows: Sequence[_Row], sampling: Sampling) -> list[_Row]:
+def _extend(
+    model: LanguageModel, rows: Sequence[_Row], sampling: Sampling, steering: Steering
+) -> list[_Row]:
     """Writes tokens to all rows until they are done or the longest has no positions left.
 
     Left-padded; positions count from each row's first real token. Returns the unfinished rows.
@@ -150,11 +158,15 @@ def _extend(model: LanguageModel, rows: Sequence[_Row], sampling: Sampling) -> l
     cache = DynamicCache(config=model.hf.config) if attends(model) else None
     past = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
     alive = list(rows)
-    for _ in range(steps):
+    ends = {row.index: width - len(row.ids) + row.prompt - 1 for row in rows}
+    for step in range(steps):
         model.forward_tokens += ids.numel()
-        output = model.hf.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, **past
-        )
+        # With a cache only the first pass holds the prompts.
+        columns = [ends[row.index] if cache is None or not step else -1 for row in alive]
+        with steering.rows([row.index for row in alive], columns):
+            output = model.hf.base_model(
+                input_ids=ids, attention_mask=mask, position_ids=positions, **past
+            )
         logits = head_logits(model, output.last_hidden_state[:, -1])  # [alive, vocab]
         if torch.isnan(logits).any():
             raise Diverged(f"{model.name}: the model's logits are not numbers.")

@@ -31,9 +31,14 @@ from unlearnbench.models.prompt_formats import (
     encode_prompt,
     format_settings,
 )
+from unlearnbench.models.steering import UNSTEERED, Steering
+from unlearnbench.results.records import Record
 
 #: Padded tokens in a batch: measured to be near the best on CPU; halved on out-of-memory.
 DEFAULT_BATCH_TOKENS = 4096
+
+#: Beside a model's own files: what `LanguageModel.save` knows and they do not.
+SETTINGS_FILE = "unlearnbench.json"
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,9 @@ class LanguageModel:
         self.forward_tokens = 0
         #: Tokens that gradient steps were taken on.
         self.trained_tokens = 0
+        #: What a method noted as it went, a record a step (an edit: its loss, its norm, whether
+        #: it took). The runner keeps it beside the result.
+        self.journal: list[Record] = []
         #: The map given for an architecture that has none of its own.
         self.module_map = module_map
         hf.eval()
@@ -181,7 +189,7 @@ class LanguageModel:
             [self.encode(p, answer, format=format, close=close) for answer in answers]
             for p, answers in zip(prompts, continuations, strict=True)
         ]
-        return scoring.score(self, encoded, progress)
+        return scoring.score(self, encoded, progress, self.steer(prompts, format))
 
     def generate(
         self,
@@ -203,7 +211,8 @@ class LanguageModel:
         """
         ids = [self.encode_prompt(p, format=format) for p in prompts]
         sampling = generation.Sampling(temperature, top_p, top_k, seed)
-        tokens = generation.generate(self, ids, max_new_tokens, sampling, progress)
+        steering = self.steer(prompts, format)
+        tokens = generation.generate(self, ids, max_new_tokens, sampling, progress, steering)
         return [self.tokenizer.decode(t, skip_special_tokens=True).strip() for t in tokens]
 
     def hidden_states(
@@ -219,7 +228,11 @@ class LanguageModel:
             For each prompt a float32 tensor [len(layers), tokens, d] on the CPU, without padding.
         """
         ids = [self.encode_prompt(p, format=format) for p in prompts]
-        return scoring.hidden_states(self, ids, layers)
+        return scoring.hidden_states(self, ids, layers, self.steer(prompts, format))
+
+    def steer(self, prompts: Sequence[str], format: PromptFormat | None) -> Steering:
+        """What to do with the rows of each prompt. A wrapped model decides here, once a prompt."""
+        return UNSTEERED
 
     # --- tokens ---------------------------------------------------------------------------------
 
@@ -276,7 +289,7 @@ class LanguageModel:
         self.tokenizer.save_pretrained(folder)
         settings = format_settings(self.prompt_format)
         settings = {"prompt_format": settings.pop("spec"), **settings}
-        (folder / "unlearnbench.json").write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        (folder / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
         for file in folder.glob("*.safetensors"):
             file.chmod(0o644)  # written for the owner alone, which an installed package must not be
 

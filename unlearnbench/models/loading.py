@@ -13,14 +13,15 @@ import torch
 
 from unlearnbench.errors import ModelError, UserError
 from unlearnbench.models.entry import ModelEntry
-from unlearnbench.models.language_model import DEFAULT_BATCH_TOKENS, LanguageModel
+from unlearnbench.models.language_model import (
+    DEFAULT_BATCH_TOKENS,
+    SETTINGS_FILE,
+    LanguageModel,
+)
 from unlearnbench.models.location import MALFORMED, check_folder, resolve_entry
 from unlearnbench.models.module_map import MODULE_MAPS, ModuleMap
 from unlearnbench.models.prompt_formats import prompt_format as parse_format
 from unlearnbench.models.scoring import check_head
-
-#: Beside a model's own files: what `LanguageModel.save` knows and they do not.
-_SETTINGS = "unlearnbench.json"
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -68,7 +69,9 @@ def load_model(
     }
     hf, tokenizer = _read(entry, dtype, target, allow_pickle, options)
     wanted = prompt_format or entry.prompt_format
-    settings = {"spec": wanted} if wanted or not local else _saved_format(Path(source))
+    saved = _saved_settings(Path(source)) if local else {}
+    wrapping = saved.pop("wrapping", None)
+    settings = {"spec": wanted} if wanted or not local else saved
     model = LanguageModel(
         hf,
         tokenizer,
@@ -80,7 +83,7 @@ def load_model(
     )
     if hf.config.model_type not in MODULE_MAPS:  # those are tested
         check_head(model)
-    return model
+    return _wrapped(model, wrapping, Path(source)) if wrapping else model
 
 
 def _read(
@@ -100,7 +103,7 @@ def _read(
     # AutoTokenizer builds some architectures' own tokenizer around a saved vocabulary, whatever
     # tokenizer.json says; what `LanguageModel.save` wrote is read as it is.
     folder = Path(entry.location)
-    saved = (folder / _SETTINGS).is_file() and (folder / "tokenizer.json").is_file()
+    saved = (folder / SETTINGS_FILE).is_file() and (folder / "tokenizer.json").is_file()
     tokenizer_class = PreTrainedTokenizerFast if saved else AutoTokenizer
     part = "tokenizer"
     try:
@@ -153,16 +156,38 @@ def _check_complete(entry: ModelEntry, hf: Any, report: dict[str, Any]) -> None:
             )
 
 
-def _saved_format(folder: Path) -> dict[str, Any]:
-    """What `LanguageModel.save` wrote of the prompt format, as `prompt_format` takes it."""
-    file = folder / _SETTINGS
+def _saved_settings(folder: Path) -> dict[str, Any]:
+    """What `save` wrote: the prompt format, as `prompt_format` takes it, and any `wrapping`."""
+    file = folder / SETTINGS_FILE
     if not file.is_file():
         return {}
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
-        return {"spec": saved.get("prompt_format"), "system": saved.get("system")}
+        settings = {"spec": saved.get("prompt_format"), "system": saved.get("system")}
+        wrapping = saved.get("wrapping")
+        return {**settings, "wrapping": wrapping} if wrapping else settings
     except (OSError, *MALFORMED) as error:
         raise ModelError(f'"{file}" is damaged: it should name the prompt format.') from error
+
+
+def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> LanguageModel:
+    """The model as a method had wrapped it, made again by that method's `restore`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from unlearnbench.models.wrapped import WRAPPING_FILE
+    from unlearnbench.plugins import load
+
+    try:
+        method, settings = wrapping["method"], wrapping["settings"]
+        tensors = {n: t.to(model.device) for n, t in load_file(folder / WRAPPING_FILE).items()}
+        restored: LanguageModel = load("method", method).restore(model, settings, tensors)
+    except (OSError, SafetensorError, *MALFORMED) as error:
+        raise ModelError(
+            f'model "{model.name}" was saved with a wrapping, and it is damaged '
+            f"({type(error).__name__}: {error})."
+        ) from error
+    return restored
 
 
 def _device(name: str) -> torch.device:

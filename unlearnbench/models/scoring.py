@@ -21,6 +21,7 @@ import torch
 from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models.prompt_formats import Encoded
+from unlearnbench.models.steering import UNSTEERED, Steering
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import Continuation, LanguageModel
@@ -33,7 +34,10 @@ _Key = tuple[int, int]
 
 
 def score(
-    model: LanguageModel, encoded: Sequence[Sequence[Encoded]], progress: Progress = silent
+    model: LanguageModel,
+    encoded: Sequence[Sequence[Encoded]],
+    progress: Progress = silent,
+    steering: Steering = UNSTEERED,
 ) -> list[list[Continuation]]:
     """Scores every sequence; `encoded[i]` are the continuations of prompt i.
 
@@ -57,7 +61,7 @@ def score(
     def run(keys: Sequence[_Key], lengths: Sequence[int], prefix: int) -> None:
         for batch in model.budget.batches(lengths):
             chosen = [keys[b] for b in batch]
-            step = partial(_score_keys, model, encoded, prefix)
+            step = partial(_score_keys, model, encoded, steering, prefix)
             results.update(zip(chosen, model.budget.run(chosen, step), strict=True))
             progress(len(results), total, "scoring")
 
@@ -78,13 +82,39 @@ def score(
 def _score_keys(
     model: LanguageModel,
     encoded: Sequence[Sequence[Encoded]],
+    steering: Steering,
     prefix: int,
     keys: Sequence[_Key],
 ) -> list[Continuation]:
-    if not prefix:
-        return _score_rows(model, [encoded[i][j] for i, j in keys])
-    groups = [[encoded[i][j] for i, j in group] for _, group in groupby(keys, lambda key: key[0])]
-    return _score_groups(model, groups, prefix)
+    """The scores of `keys`, whose prompts' continuations share their first `prefix` tokens.
+
+    The prefix runs once for each prompt. Its last token is run with the rests, so that its hidden
+    state predicts each first token.
+    """
+    rows = [encoded[i][j] for i, j in keys]
+    prompts = [i for i, _ in keys]
+    kept, cache = max(0, prefix - 1), None
+    if prefix:
+        groups = [(i, list(group)) for i, group in groupby(keys, lambda key: key[0])]
+        firsts = [encoded[i][j] for i, ((_, j), *_) in groups]
+        with steering.rows([i for i, _ in groups], [_end(e, 0, kept) for e in firsts]):
+            _, cache = _forward(model, [e.ids[:kept] for e in firsts], use_cache=True)
+        # In place, layer by layer: a sliding window's layer knows how many tokens it has let go.
+        cache.reorder_cache(
+            torch.tensor(
+                [place for place, (_, group) in enumerate(groups) for _ in group],
+                device=model.device,
+            )
+        )
+    with steering.rows(prompts, [_end(e, kept, len(e.ids)) for e in rows]):
+        hidden, _ = _forward(model, [e.ids[kept:] for e in rows], past=cache, past_length=kept)
+    return _continuations(model, rows, hidden, offset=kept)
+
+
+def _end(encoded: Encoded, first: int, stop: int) -> int:
+    """The column of the prompt's last token in a pass over tokens `first` to `stop`; else -1."""
+    last = encoded.start - 1
+    return last - first if first <= last < stop else -1
 
 
 def attends(model: LanguageModel) -> bool:
@@ -107,30 +137,6 @@ def _shared_prefix(answers: Sequence[Encoded]) -> int:
         if any(a.ids[position] != first[position] for a in answers):
             return position
     return limit
-
-
-def _score_rows(model: LanguageModel, rows: Sequence[Encoded]) -> list[Continuation]:
-    """Whole sequences, right-padded."""
-    hidden, _ = _forward(model, [r.ids for r in rows])
-    return _continuations(model, rows, hidden, offset=0)
-
-
-def _score_groups(
-    model: LanguageModel, groups: Sequence[Sequence[Encoded]], prefix: int
-) -> list[Continuation]:
-    """Groups whose continuations share their first `prefix` tokens (the same number in all).
-
-    The last shared token is run with the rests, so that its hidden state predicts each first token.
-    """
-    kept = prefix - 1
-    _, cache = _forward(model, [g[0].ids[:kept] for g in groups], use_cache=True)
-    # In place, layer by layer: a sliding window's layer knows how many tokens it has let go.
-    cache.reorder_cache(
-        torch.tensor([i for i, g in enumerate(groups) for _ in g], device=model.device)
-    )
-    rows = [e for g in groups for e in g]
-    hidden, _ = _forward(model, [r.ids[kept:] for r in rows], past=cache, past_length=kept)
-    return _continuations(model, rows, hidden, offset=kept)
 
 
 def _forward(
@@ -232,7 +238,10 @@ def _continuations(
 
 @torch.no_grad()
 def hidden_states(
-    model: LanguageModel, ids: Sequence[Sequence[int]], layers: Sequence[int]
+    model: LanguageModel,
+    ids: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    steering: Steering = UNSTEERED,
 ) -> list[torch.Tensor]:
     """Outputs of blocks `layers` for every token of every row: [layers, tokens, d] each.
 
@@ -257,7 +266,8 @@ def hidden_states(
 
         handles = [b.register_forward_hook(keep(k)) for k, b in enumerate(blocks)]
         try:
-            _forward(model, [ids[b] for b in batch])
+            with steering.rows(batch, [len(ids[b]) - 1 for b in batch]):
+                _forward(model, [ids[b] for b in batch])
         finally:
             for handle in handles:
                 handle.remove()

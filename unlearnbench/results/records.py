@@ -73,6 +73,15 @@ def dump_records(records: Iterable[Record]) -> bytes:
     return gzip.compress(text, compresslevel=6, mtime=0)
 
 
+def score_means(records: Iterable[Record]) -> dict[str, float]:
+    """The mean of each score over the records that have it, by name."""
+    columns: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in record.scores.items():
+            columns.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in sorted(columns.items())}
+
+
 def load_records(path: Path) -> list[Record]:
     """The records of a file.
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
 #: Version of the metric definitions (docs/metrics.md).
 DEFINITION_VERSION = "1"
 
@@ -52,6 +52,9 @@ class MethodBlock(Block):
         default="", description="of the package that registered it; of a local file its hash"
     )
     config: JsonObject = Field(description="Every hyperparameter, defaults included.")
+    resolved: JsonObject = Field(
+        default={}, description="Hyperparameters that the configuration leaves to the model."
+    )
     guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
     role: Literal["method", "reference"] = "method"
     target: Name | None = None
@@ -158,6 +161,17 @@ class RecordsBlock(Block):
     retain_sha256: Sha256 | None = None
 
 
+class JournalBlock(Block):
+    """What the method noted step by step (an editor: one record an edit), beside the result."""
+
+    file: Name = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    sha256: Sha256
+    n: Count
+    means: dict[Name, Finite] = Field(
+        default={}, description="Mean of each score over the steps that have it."
+    )
+
+
 class Result(Block):
     """A job's outcome."""
 
@@ -176,6 +190,7 @@ class Result(Block):
     cost: CostBlock = CostBlock()
     provenance: ProvenanceBlock
     records: RecordsBlock | None = None
+    journal: JournalBlock | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Result:

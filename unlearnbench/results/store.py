@@ -93,14 +93,16 @@ class ResultStore:
 
 def records_of(result: Result, path: Path) -> list[tuple[str, Path, str | None]]:
     """The records files of the result at `path`: the field that names it, the file, its sha256."""
-    named = result.records
-    if named is None:
-        return []
-    every = (
-        ("file", path.parent, named.file, named.sha256),
-        ("before_file", path.parent.parent, named.before_file, named.before_sha256),
-        ("retain_file", path.parent.parent, named.retain_file, named.retain_sha256),
-    )
+    named, journal = result.records, result.journal
+    every: list[tuple[str, Path, str | None, str | None]] = []
+    if named is not None:
+        every += [
+            ("records.file", path.parent, named.file, named.sha256),
+            ("records.before_file", path.parent.parent, named.before_file, named.before_sha256),
+            ("records.retain_file", path.parent.parent, named.retain_file, named.retain_sha256),
+        ]
+    if journal is not None:
+        every.append(("journal.file", path.parent, journal.file, journal.sha256))
     return [(field, folder / file, digest) for field, folder, file, digest in every if file]
 
 

@@ -9,8 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unlearnbench.errors import ResultError, UserError
-from unlearnbench.results.records import Record, parse_records, read_packed, sha256_of
-from unlearnbench.results.schema import Metric, Result
+from unlearnbench.results.records import (
+    Record,
+    parse_records,
+    read_packed,
+    score_means,
+    sha256_of,
+)
+from unlearnbench.results.schema import JournalBlock, Metric, Result
 from unlearnbench.results.store import plain_line, read_result, records_of
 
 #: A value that differs by more than this from its recomputation is a fault.
@@ -24,10 +30,14 @@ def verify(path: Path) -> list[str]:
         return faults
     if path.name != f"{result.run_id}.json":
         faults.append(f"run_id: {result.run_id}, and the file is called {path.name}")
+    records, torn = _load_all(result, path)
+    faults += torn
     if result.status == "ok":
         faults += _unsupported(result)
-        records, torn = _load_all(result, path)
-        faults += torn or _recompute(result, records)
+        if not torn:
+            faults += _recompute(result, records)
+    if result.journal is not None and "journal.file" in records:
+        faults += _journal_faults(result.journal, records["journal.file"])
     return [plain_line(fault) for fault in faults]
 
 
@@ -55,7 +65,7 @@ def _load_all(result: Result, path: Path) -> tuple[dict[str, list[Record]], list
                 raise ResultError(f"{file.name} has another sha256 than the result says.")
             loaded[field] = parse_records(packed, file.name)
         except ResultError as error:
-            faults.append(f"records.{field}: {error}")
+            faults.append(f"{field}: {error}")
     return loaded, faults
 
 
@@ -71,7 +81,9 @@ def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
         return [
             f"task.version: {result.task.version}, and version {task_class.version} is installed"
         ]
-    records, before, retained = (loaded.get(f) for f in ("file", "before_file", "retain_file"))
+    records, before, retained = (
+        loaded.get(f"records.{f}") for f in ("file", "before_file", "retain_file")
+    )
     assert records is not None
     faults = []
     for where, stated, field, source in (
@@ -95,6 +107,18 @@ def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
         found, expected = sum(r.split == split for r in records), counts.get(split, 0)
         if found != expected:
             faults.append(f"records.file: {found} items of {split}, and the task has {expected}")
+    return faults
+
+
+def _journal_faults(stated: JournalBlock, journal: Sequence[Record]) -> list[str]:
+    made = score_means(journal)
+    faults = (
+        [] if stated.n == len(journal) else [f"journal.n: {stated.n}, and it has {len(journal)}"]
+    )
+    for name in sorted(stated.means.keys() | made.keys()):
+        old, new = stated.means.get(name), made.get(name)
+        if old is None or new is None or abs(old - new) > TOLERANCE * max(1.0, abs(new)):
+            faults.append(f"journal.means.{name}: {old}, and the journal gives {new}")
     return faults
 
 

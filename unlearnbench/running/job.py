@@ -10,9 +10,10 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, Literal
 import torch
 
 from unlearnbench import plugins
-from unlearnbench.cache import content_key
+from unlearnbench.cache import cache_folder, content_key
 from unlearnbench.errors import Diverged, ModelError, ResultError, UserError
 from unlearnbench.method import Method, MethodConfig, Progress, outside_scope
 from unlearnbench.models import LanguageModel, load_model, resolve_entry
@@ -29,12 +30,13 @@ from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.fingerprint import parameter_digests
 from unlearnbench.request import ForgetRequest, overlap
-from unlearnbench.results.records import Record
+from unlearnbench.results.records import Record, score_means
 from unlearnbench.results.schema import (
     DEFINITION_VERSION,
     CostBlock,
     DataBlock,
     ErrorBlock,
+    JournalBlock,
     MethodBlock,
     Metric,
     ModelBlock,
@@ -164,6 +166,9 @@ class JobRunner:
             result = self._run(job, identity, progress, command)
         except Diverged as error:
             result = self._failed("diverged", error, identity, job, command)
+            result = result.model_copy(
+                update={"journal": self._save_journal(identity, error.journal)}
+            )
         except (torch.OutOfMemoryError, MemoryError) as error:
             result = self._failed("out_of_memory", error, identity, job, command)
         except ResultError:
@@ -172,6 +177,8 @@ class JobRunner:
             status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
             result = self._failed(status, error, identity, job, command)
         self.store.save(result)
+        if result.status in FINAL:
+            shutil.rmtree(_workspace(identity), ignore_errors=True)
         return result
 
     def _failed(
@@ -185,7 +192,8 @@ class JobRunner:
         method, (task, _), entry = self._method(job), self._task(job), _entry(job)
         before, retained = self._references(job, task, identity, progress)
         model = _unchanged(_load(job, entry), identity.model.fingerprint)
-        request = self._request(job, task, entry)
+        request = self._request(job, task, entry, identity)
+        resolved = method.resolved(model)
         digests = parameter_digests(model.hf)
         frozen = outside_scope(list(digests), method.may_change(model))
         torch.manual_seed(job.seed)  # for a method that draws from torch's own generator
@@ -206,7 +214,7 @@ class JobRunner:
             run_id=identity.run_id,
             created_at=datetime.now(UTC),
             status="ok",
-            method=identity.method,
+            method=identity.method.model_copy(update={"resolved": resolved}),
             task=identity.task,
             model=identity.model,
             metrics=metrics,
@@ -226,6 +234,7 @@ class JobRunner:
             ),
             provenance=provenance(job.seed, command, unlearned.device),
             records=self._save_records(identity, records, before, retained),
+            journal=self._save_journal(identity, unlearned.journal),
         )
 
     # --- parts, in the order of use -------------------------------------------------------------
@@ -316,7 +325,9 @@ class JobRunner:
         records = cached_records(key, make)
         return records, fresh
 
-    def _request(self, job: Job, task: Task[Any], entry: ModelEntry) -> ForgetRequest:
+    def _request(
+        self, job: Job, task: Task[Any], entry: ModelEntry, identity: Identity
+    ) -> ForgetRequest:
         def retain_model() -> LanguageModel:
             oracle = _oracle(job, entry, task)
             if oracle is None:
@@ -326,7 +337,9 @@ class JobRunner:
                 )
             return oracle
 
-        return replace(task.request(job.seed), retain_model=retain_model)
+        return replace(
+            task.request(job.seed), retain_model=retain_model, workspace=_workspace(identity)
+        )
 
     def _save_records(
         self,
@@ -351,6 +364,15 @@ class JobRunner:
             retain_file=retain[0],
             retain_sha256=retain[1],
         )
+
+    def _save_journal(self, identity: Identity, journal: Sequence[Record]) -> JournalBlock | None:
+        if not journal:
+            return None
+        folder = self.store.folder / _folder(identity)
+        records = list(journal)
+        name = f"{identity.run_id}.journal.jsonl.gz"
+        file, digest = self.store.save_records(folder, name, records)
+        return JournalBlock(file=file, sha256=digest, n=len(records), means=score_means(records))
 
 
 def command_of(job: Job) -> str:
@@ -451,6 +473,11 @@ def _unchanged(model: LanguageModel, fingerprint: str) -> LanguageModel:
     if model.fingerprint() != fingerprint:
         raise ModelError(f'model "{model.name}" changed on disk during the run.')
     return model
+
+
+def _workspace(identity: Identity) -> Path:
+    """What an unfinished job keeps for its next attempt."""
+    return cache_folder() / "workspaces" / identity.run_id
 
 
 def _folder(identity: Identity) -> str:

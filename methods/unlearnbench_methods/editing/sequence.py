@@ -1,0 +1,192 @@
+"""Edits one after the other: a journal record each, checkpoints, and going on after a crash.
+
+Success is measured twice, because the two differ: right after an edit, and after all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from unlearnbench import (
+    Diverged,
+    Example,
+    ForgetRequest,
+    LanguageModel,
+    Progress,
+    Record,
+    weight_as_matrix,
+)
+from unlearnbench.results import write_atomically
+
+#: Edits between two checkpoints.
+CHECKPOINT_EVERY = 25
+#: The journal's name for its records, as a record's split.
+EDITS = "edits"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Edit `number` (from 1) of a sequence: the item's prompt shall get `target`."""
+
+    number: int
+    item: Example
+    target: str
+
+    @property
+    def subject(self) -> str:
+        assert self.item.subject is not None  # edits without one are left out where it is needed
+        return self.item.subject
+
+
+class EditorState(Protocol):
+    """All that edits change: what a checkpoint holds."""
+
+    def tensors(self) -> Mapping[str, torch.Tensor]: ...
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Puts back what `tensors` gave."""
+        ...
+
+
+class Weights:
+    """The state of an editor that changes the weights of some linear layers in place."""
+
+    def __init__(self, linears: Mapping[str, nn.Module]) -> None:
+        self._linears = linears
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        return {name: weight_as_matrix(linear) for name, linear in self._linears.items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, linear in self._linears.items():
+                weight_as_matrix(linear).copy_(tensors[name])
+
+
+#: Applies a batch of edits; for each, the scores to note (`loss`, `change_norm`, ...).
+Apply = Callable[[Sequence[Edit]], Sequence[Mapping[str, float]]]
+
+
+def edit_in_sequence(
+    model: LanguageModel,
+    request: ForgetRequest,
+    targets: Sequence[str],
+    apply: Apply,
+    state: EditorState,
+    progress: Progress,
+    *,
+    batch_size: int = 1,
+    needs_subject: bool = False,
+) -> None:
+    """Applies one edit per forget item, in order, `batch_size` at a time.
+
+    `model` must answer with the edits made so far; its journal gets a record per edit: what `apply`
+    notes, `success` right after and `success_at_end` after all. With `needs_subject`, items without
+    a subject in their prompt are left out (`without_subject` counts them).
+
+    Where the request has a workspace, all is saved there every `CHECKPOINT_EVERY` edits, and a
+    second call goes on behind the last checkpoint, to the same end.
+
+    Raises:
+        Diverged: from `apply`, or numbers that are not finite; with the edit's number and the
+            journal so far.
+    """
+    items = [
+        (item, target)
+        for item, target in zip(request.forget, targets, strict=True)
+        if not (needs_subject and lacks_subject(item))
+    ]
+    edits = [Edit(n, item, target) for n, (item, target) in enumerate(items, start=1)]
+    file = request.workspace / "edits.safetensors" if request.workspace else None
+    journal = _resume(file, state) if file else []
+    for batch in _batches(edits, len(journal), batch_size):
+        place = f"edit {batch[0].number} of {len(edits)}"
+        try:
+            scores = apply(batch)
+        except Diverged as error:
+            raise Diverged(f"{place}: {error}", journal) from error
+        _check_finite(place, state, journal)
+        said = says_target(model, batch)
+        journal += [
+            _record(e, {**s, "success": float(ok)})
+            for e, s, ok in zip(batch, scores, said, strict=True)
+        ]
+        whole = len(journal) == len(edits)
+        if file and (whole or _crosses(len(journal), len(batch))):
+            _checkpoint(file, state, journal)
+        loss = scores[-1].get("loss")
+        progress(len(journal), len(edits), "editing" + (f", loss {loss:.3f}" if loss else ""))
+    model.journal = [
+        r.with_scores(success_at_end=float(ok))
+        for r, ok in zip(journal, says_target(model, edits), strict=True)
+    ]
+
+
+def lacks_subject(item: Example) -> bool:
+    """Whether an editor that acts at the subject has nowhere to act."""
+    return not item.subject or item.subject not in item.prompt
+
+
+def without_subject(request: ForgetRequest) -> list[str]:
+    """The flag that counts the items that `needs_subject` leaves out."""
+    count = sum(map(lacks_subject, request.forget))
+    return [f"no_subject: {count} of {len(request.forget)} skipped"] if count else []
+
+
+def says_target(model: LanguageModel, edits: Sequence[Edit]) -> list[bool]:
+    """Whether each edit's prompt gives its target: every token of it the model's first choice."""
+    scored = model.score([e.item.prompt for e in edits], [[e.target] for e in edits])
+    return [bool(answer.answer_greedy.all()) for (answer,) in scored]
+
+
+def _batches(edits: Sequence[Edit], done: int, size: int) -> Iterator[Sequence[Edit]]:
+    for first in range(done, len(edits), size):
+        yield edits[first : first + size]
+
+
+def _crosses(done: int, latest: int) -> bool:
+    """Whether the latest edits passed a multiple of `CHECKPOINT_EVERY`."""
+    return done // CHECKPOINT_EVERY > (done - latest) // CHECKPOINT_EVERY
+
+
+def _record(edit: Edit, scores: Mapping[str, float]) -> Record:
+    cluster = edit.item.cluster or edit.item.id
+    return Record(id=edit.item.id, split=EDITS, cluster=cluster, scores=dict(scores))
+
+
+def _check_finite(place: str, state: EditorState, journal: Sequence[Record]) -> None:
+    for name, tensor in state.tensors().items():
+        if tensor.is_floating_point():
+            broken = int((~torch.isfinite(tensor)).sum())
+            if broken:
+                raise Diverged(
+                    f"{place}: {broken} of {tensor.numel()} numbers of {name} are not finite.",
+                    journal,
+                )
+
+
+def _checkpoint(file: Path, state: EditorState, journal: Sequence[Record]) -> None:
+    tensors = {n: t.detach().cpu().contiguous() for n, t in state.tensors().items()}
+    noted = json.dumps([asdict(record) for record in journal])
+    write_atomically(file, save(tensors, metadata={"journal": noted}))
+
+
+def _resume(file: Path, state: EditorState) -> list[Record]:
+    """The journal of the last checkpoint, whose state is put back; nothing where there is none."""
+    try:
+        with safe_open(file, framework="pt") as saved:
+            noted = json.loads(saved.metadata()["journal"])
+            tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return []
+    state.load(tensors)
+    return [Record(**record) for record in noted]
