@@ -61,6 +61,9 @@ class TofuConfig(TaskConfig):
     )
     revision: str | None = Field(None, description="hub revision of the data set")
     max_new_tokens: int = Field(200, ge=1, description="tokens a generated answer may have")
+    limit: int | None = Field(
+        None, ge=1, description="items asked of each split, evenly spaced: a quick look"
+    )
 
 
 class Tofu(Task[TofuConfig]):
@@ -93,6 +96,11 @@ class Tofu(Task[TofuConfig]):
         return tofu_data.RETAIN_SPLIT[self.config.split]
 
     def _eval_rows(self) -> dict[str, list[tofu_data.Row]]:
+        """What is asked, by split."""
+        limit = self.config.limit
+        return {s: tofu_data.spread(rows, limit) for s, rows in self._evaluable().items()}
+
+    def _evaluable(self) -> dict[str, list[tofu_data.Row]]:
         asked = ("question", "answer", "perturbed_answer")
         told = (*asked, "paraphrased_answer")
         return {
@@ -123,7 +131,7 @@ class Tofu(Task[TofuConfig]):
     def request(self, seed: int) -> ForgetRequest:
         forget = self._examples(self.split)
         retain = self._examples(self.retain_split)
-        asked = {str(row["question"]) for row in self._eval_rows()["retain"]}
+        asked = {str(row["question"]) for row in self._evaluable()["retain"]}
         avoidant = {
             str(r["question"]): str(r["avoidant_answer"])
             for r in self._splits.optional("forget10_edit_targets")
@@ -187,7 +195,7 @@ class Tofu(Task[TofuConfig]):
     def evaluation_text(self) -> Sequence[str]:
         return [
             text
-            for rows in self._eval_rows().values()
+            for rows in self._evaluable().values()
             for row in rows
             for text in (*_wrong(row), str(row.get("paraphrased_answer") or ""))
             if text
@@ -202,7 +210,10 @@ class Tofu(Task[TofuConfig]):
 
     def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
         rows = [(s, i, row) for s, part in self._eval_rows().items() for i, row in enumerate(part)]
-        clusters = {s: tofu_data.author_clusters(part) for s, part in self._eval_rows().items()}
+        clusters = {
+            s: tofu_data.spread(tofu_data.author_clusters(part), self.config.limit)
+            for s, part in self._evaluable().items()
+        }
         questions = [str(row["question"]) for _, _, row in rows]
         scores = model.score(
             questions,

@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unlearnbench import DataError, Example, UserError
 
 Row = Mapping[str, Any]
+Item = TypeVar("Item")
 
 HUB_ID = "locuslab/TOFU"
 #: Complement of each forget split (Maini et al. 2024, section 2.1).
@@ -164,6 +165,13 @@ class Subjects:
 
     spans: tuple[str, ...]
     kinds: tuple[str, ...]  # author, title, span or word
+
+
+def spread(items: Sequence[Item], count: int | None) -> list[Item]:
+    """At most `count` of the items, evenly spaced and in their order; all where it is None."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def author_clusters(rows: Sequence[Row]) -> list[str]:

@@ -11,7 +11,7 @@ from tests import tiny
 METHODS = '''
 import os, signal, time
 import torch
-from unlearnbench import Diverged, Method, MethodConfig, silent
+from unlearnbench import Diverged, Method, MethodConfig, Record, silent
 
 
 class Slow(Method):
@@ -83,6 +83,36 @@ class Nudge(Method):
         weight.add_(torch.randn(weight.shape, generator=generator) * 0.1)
         progress(1, 1, "nudging")
         return model
+
+
+class Notes(Method):
+    """Keeps a journal, and a file that survives its own death."""
+
+    name = "notes"
+    stochastic = False
+
+    def resolved(self, model):
+        return {"depth": len(model.modules)}
+
+    def unlearn(self, model, request, progress=silent):
+        request.workspace.mkdir(parents=True, exist_ok=True)
+        lives = request.workspace / "lives"
+        if not lives.exists():
+            lives.write_text("one")
+            os.kill(os.getpid(), signal.SIGKILL)
+        model.journal = [
+            Record(id=e.id, split="edits", cluster=e.id, scores={"loss": float(i)})
+            for i, e in enumerate(request.forget[:3])
+        ]
+        return model
+
+
+class NotesAndDiverges(Method):
+    name = "notes-and-diverges"
+    stochastic = False
+
+    def unlearn(self, model, request, progress=silent):
+        raise Diverged("edit 2 of 3: nan", [Record("a", "edits", "a", {"loss": 1.5})])
 
 
 class Breaks(Method):

@@ -15,6 +15,7 @@ import pytest
 
 import unlearnbench
 from tests import tiny
+from unlearnbench import cache_folder, load_records
 from unlearnbench.results.store import load_result, result_files
 from unlearnbench.results.verification import verify
 from unlearnbench.running import Outcome, plan_jobs, run_jobs
@@ -105,6 +106,44 @@ def test_failed_diverged_and_killed_jobs_are_recorded_and_the_rest_go_on(
     # What failed by accident is tried again; what diverged would only do so again.
     again = _run([f"{methods}:{t}" for t in ("Raises", "Diverges")], pair, tmp_path)
     assert [o.skipped for o in again] == [False, True]
+
+
+def test_a_journal_lies_beside_its_result_and_is_verified(
+    pair: Path, methods: Path, tmp_path: Path
+) -> None:
+    spec = f"{methods}:Notes"
+    (killed,) = _run([spec], pair, tmp_path)
+    assert killed.status == "out_of_memory"
+    (again,) = _run([spec], pair, tmp_path)  # what the first life left in the workspace is there
+    assert again.status == "ok"
+    assert again.path is not None
+    result = load_result(again.path)
+    assert result.journal is not None
+    assert (result.journal.n, result.journal.means) == (3, {"loss": 1.0})
+    assert result.method.resolved == {"depth": 2}
+    assert "depth" not in result.method.config
+    assert not (cache_folder() / "workspaces" / result.run_id).exists()
+    assert verify(again.path) == []
+    file = again.path.parent / result.journal.file
+    assert [r.scores["loss"] for r in load_records(file)] == [0.0, 1.0, 2.0]
+    again.path.write_text(again.path.read_text().replace('"loss": 1.0', '"loss": 0.5'))
+    assert verify(again.path) == ["journal.means.loss: 0.5, and the journal gives 1.0"]
+    file.write_bytes(b"torn")
+    (fault,) = verify(again.path)
+    assert fault.startswith(f"journal.file: {file.name} has another sha256")
+    (redone,) = _run([spec], pair, tmp_path)  # a torn journal is made again, as torn records are
+    assert redone.path is not None
+    assert not redone.skipped
+
+
+def test_what_diverged_keeps_what_was_tried(pair: Path, methods: Path, tmp_path: Path) -> None:
+    (outcome,) = _run([f"{methods}:NotesAndDiverges"], pair, tmp_path)
+    assert outcome.status == "diverged"
+    assert outcome.path is not None
+    result = load_result(outcome.path)
+    assert result.journal is not None
+    assert result.journal.means == {"loss": 1.5}
+    assert verify(outcome.path) == []
 
 
 def test_a_job_over_its_time_ends_as_timeout(pair: Path, methods: Path, tmp_path: Path) -> None:

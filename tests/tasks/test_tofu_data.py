@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from unlearnbench import DataError, UserError
 from unlearnbench.request import overlap
 from unlearnbench_tasks import tofu_data
@@ -409,3 +410,26 @@ def test_the_real_questions_of_a_kept_author_are_one_cluster():
         for start in range(0, len(rows), 20)
     ]
     assert min(named) >= 10  # a block that straddled two authors would name each half as often
+
+
+def test_a_limit_asks_fewer_items_evenly_and_keeps_their_authors(folder: Path):
+    whole = Tofu.configured(split="forget10", data_dir=folder)
+    few = Tofu.configured(split="forget10", data_dir=folder, limit=4)
+    assert few.describe_data().n_eval == {
+        "forget": 4,
+        "retain": 4,
+        "real_authors": 4,
+        "world_facts": 4,
+    }
+    assert few.request(0) == whole.request(0)  # what is forgotten, and what may be, is the same
+    model = tiny.language_model()
+    records = {r.id: r for r in few.evaluate(model) if r.split == "forget"}
+    assert [r.cluster for r in records.values()] == ["author000"] * 2 + ["author001"] * 2
+
+
+def test_what_may_be_shown_in_a_prompt_is_never_asked(folder: Path):
+    task = Tofu.configured(split="forget10", data_dir=folder)
+    request = task.request(0)
+    asked_for = {r["question"] for r in splits()["retain_perturbed"]}
+    assert {e.prompt for e in request.retain} - {e.prompt for e in request.unevaluated} == asked_for
+    assert not {e.prompt for e in request.unevaluated} & {e.prompt for e in request.forget}

@@ -27,6 +27,9 @@ class NanoConfig(TaskConfig):
         "forget10", description="the forget set: 5 or 10 % of the authors"
     )
     max_new_tokens: int = Field(40, ge=1, description="tokens a generated answer may have")
+    limit: int | None = Field(
+        None, ge=1, description="items asked of each split, evenly spaced: a quick look"
+    )
 
 
 class NanoTofu(Tofu):
@@ -41,7 +44,7 @@ class NanoTofu(Tofu):
 
     def _wrong_answers(self, forget: Sequence[Example], seed: int) -> dict[str, tuple[str, ...]]:
         """The plain answer with another value of the relation, none that the evaluation scores."""
-        told = {str(r["question"]): r for r in self._eval_rows()["forget"]}
+        told = {str(r["question"]): r for r in self._evaluable()["forget"]}
         rows = self._splits.rows(self.split)
         return {
             item.id: (
