@@ -6,7 +6,7 @@ RESULTS := leaderboard/results
 .PHONY: demo test check leaderboard clean
 
 demo: .venv/installed
-	$(BIN)/unlearnbench run --suite nano --out demo/results --workers 2 --threads 1
+	$(BIN)/unlearnbench run --suite nano-demo --out demo/results --workers 2 --threads 1
 	$(BIN)/unlearnbench leaderboard build demo/results --out demo/leaderboard
 
 test: .venv/installed

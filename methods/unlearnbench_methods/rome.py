@@ -12,54 +12,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
 from unlearnbench import (
-    Diverged,
     ForgetRequest,
     LanguageModel,
     Method,
-    MethodConfig,
     Progress,
-    UserError,
     silent,
     weight_as_matrix,
 )
 from unlearnbench_methods.editing.contexts import context_prefixes
-from unlearnbench_methods.editing.covariance import exact, factor, key_covariance, whiten
+from unlearnbench_methods.editing.covariance import (
+    corpus_texts,
+    exact,
+    factor,
+    key_covariance,
+    whiten,
+)
+from unlearnbench_methods.editing.growth import Growth
 from unlearnbench_methods.editing.sequence import (
     Edit,
     Weights,
     edit_in_sequence,
     without_subject,
 )
-from unlearnbench_methods.editing.value_search import SearchSettings, find_value, rows_for
+from unlearnbench_methods.editing.value_search import (
+    SearchConfig,
+    SearchSettings,
+    find_value,
+    rows_for,
+)
 
-#: A norm of W this many times its first one is an exploded edit, not an edit.
-EXPLOSION = 1e3
 
-
-class RomeConfig(MethodConfig):
-    target: Literal["dummy", "incorrect", "avoidant", "idk"] = Field(
-        "dummy", description="what the model shall say instead"
-    )
+class RomeConfig(SearchConfig):
     variant: Literal["r-rome", "rome"] = Field("r-rome", description="averaged key, or the paper")
     mom2: bool = Field(True, description="u = C^-1 k; false: u = k")
-    corpus: Path | None = Field(
-        None, description="text file, a text a line, to measure C on; default: what is retained"
-    )
     layer: int | None = Field(None, ge=0, description="l*; default: the family's")
     contexts: int = Field(21, ge=1, le=21, description="how many contexts, the empty one first")
-    steps: int | None = Field(None, ge=1, description="steps of the search for v*")
-    learning_rate: float | None = Field(None, gt=0, description="of Adam on delta")
-    weight_decay: float | None = Field(None, ge=0)
-    clamp: float | None = Field(None, gt=0, description="bound on |delta| / |v_0|")
-    kl_factor: float = Field(0.0625, ge=0, description="weight of the essence KL term")
-    close_target: bool = Field(True, description="the target ends with EOS, as an answer does")
 
 
 class Rome(Method[RomeConfig]):
@@ -91,14 +84,14 @@ class Rome(Method[RomeConfig]):
         contexts = context_prefixes(model, request.seed, self.config.contexts)
         lower = None
         if self.config.mom2:
-            texts = _corpus(self.config.corpus, model, request)
+            texts = corpus_texts(self.config.corpus, model, request)
             lower = factor(key_covariance(model, layer, texts, progress))
         down = model.modules.mlp_down(layer)
-        first_norm = weight_as_matrix(down).norm()
+        growth = Growth([down])
 
         def apply(batch: Sequence[Edit]) -> list[dict[str, float]]:
             (edit,) = batch
-            return [self._edit(model, layer, edit, contexts, lower, settings, first_norm)]
+            return [self._edit(model, layer, edit, contexts, lower, settings, growth)]
 
         edit_in_sequence(
             model,
@@ -119,7 +112,7 @@ class Rome(Method[RomeConfig]):
         contexts: Sequence[str],
         lower: torch.Tensor | None,
         settings: SearchSettings,
-        first_norm: torch.Tensor,
+        growth: Growth,
     ) -> dict[str, float]:
         """One fact: find v*, then W <- W + r u^T with r = (v* - W k*) / (k* . u)."""
         rows = rows_for(
@@ -137,14 +130,11 @@ class Rome(Method[RomeConfig]):
         k = k_clean if self.config.variant == "rome" else k_mean
         down = model.modules.mlp_down(layer)
         change = insert(down, k, exact(found.value), u)
-        norm = weight_as_matrix(down).norm()
-        if norm > EXPLOSION * first_norm:
-            raise Diverged(f"|W| went from {first_norm:.3g} to {norm:.3g}.")
         return {
             "loss": found.loss,
             "steps": found.steps,
             "change_norm": change,
-            "weight_norm": float(norm),
+            "weight_norm": growth.check(),
         }
 
 
@@ -195,23 +185,4 @@ def search_settings(model: LanguageModel, config: RomeConfig) -> SearchSettings:
         steps, rate, decay, clamp = 25, 0.5, 1e-3, 4.0
     else:
         steps, rate, decay, clamp = 20, 0.5, 0.5, 4.0
-    return SearchSettings(
-        steps=config.steps or steps,
-        learning_rate=config.learning_rate or rate,
-        weight_decay=decay if config.weight_decay is None else config.weight_decay,
-        clamp=config.clamp or clamp,
-        kl_factor=config.kl_factor,
-    )
-
-
-def _corpus(path: Path | None, model: LanguageModel, request: ForgetRequest) -> list[str]:
-    """The texts that C is measured on."""
-    if path is None:
-        format, tokenizer = model.prompt_format, model.tokenizer
-        known = (*request.retain, *request.general)
-        return [format.joint(tokenizer, e.prompt, e.answer) for e in known]
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'rome.corpus "{path}" cannot be read as UTF-8 text ({error}).') from error
-    return [line for line in lines if line.strip()]
+    return config.search(SearchSettings(steps, rate, decay, clamp))

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests import tiny
-from tests.methods.rome_reference import slow_search
+from tests.methods.rome_reference import slow_covariance, slow_search, slow_update
 from unlearnbench import (
     Diverged,
+    Example,
     ForgetRequest,
     LanguageModel,
+    ModelError,
+    RawFormat,
     UserError,
     load_model,
+    silent,
     weight_as_matrix,
 )
 from unlearnbench_methods.editing.contexts import context_prefixes
-from unlearnbench_methods.editing.covariance import factor, key_covariance, whiten
+from unlearnbench_methods.editing.covariance import (
+    factor,
+    key_covariance,
+    key_covariances,
+    whiten,
+)
 from unlearnbench_methods.editing.subject import subject_last_token
 from unlearnbench_methods.editing.value_search import (
     FoundValue,
@@ -81,6 +94,44 @@ def test_a_search_leaves_the_model_as_it_was(family: str) -> None:
     assert all(a is b for a, b in zip(layers, model.modules.layers, strict=True))
 
 
+def test_a_rounded_model_is_searched_as_well() -> None:
+    """bfloat16 weights: v* comes out near the float32 one's, within what rounding does."""
+    model = tiny.language_model()
+    exact = find_value(model, LAYER, _rows(model), SETTINGS)
+    model.hf.to(torch.bfloat16)
+    rounded = find_value(model, LAYER, _rows(model), SETTINGS)
+    assert rounded.value.dtype == torch.float32
+    assert _relative(rounded.initial, exact.initial) < 0.05
+    assert _relative(rounded.value, exact.value) < 0.2
+
+
+def test_a_search_leaves_no_gradients_in_the_model() -> None:
+    model = tiny.language_model()
+    model.hf.requires_grad_(True)
+    find_value(model, LAYER, _rows(model), SETTINGS)
+    assert all(p.grad is None for p in model.hf.parameters())
+
+
+def test_a_model_that_changes_states_between_its_blocks_is_refused() -> None:
+    class Doubled(torch.nn.Module):
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return hidden * 2
+
+    plain = tiny.language_model()
+    paths = replace(plain.modules.paths, final_norm="transformer.ln_f.1")
+    plain.hf.transformer.ln_f = torch.nn.Sequential(Doubled(), plain.hf.transformer.ln_f)
+    model = LanguageModel(plain.hf, plain.tokenizer, plain.prompt_format, module_map=paths)
+    with pytest.raises(ModelError, match="changes hidden states between its blocks"):
+        find_value(model, LAYER, _rows(model), SETTINGS)
+
+
+def test_a_target_that_shares_a_token_with_the_subject_is_one_clear_error() -> None:
+    model = tiny.language_model()
+    model.prompt_format = RawFormat()
+    with pytest.raises(UserError, match="shares a token with the subject"):
+        rows_for(model, "Where was Odalys Trenwi", "Odalys Trenwi", "ck", [""], close=True)
+
+
 def test_delta_stays_within_the_clamp() -> None:
     model = tiny.language_model()
     tight = SearchSettings(steps=12, learning_rate=5.0, weight_decay=0.0, clamp=0.5)
@@ -102,6 +153,69 @@ def test_after_an_update_the_layer_maps_the_key_to_the_value(family: str, mom2: 
     change = weight_as_matrix(down).double() - before
     singular = torch.linalg.svdvals(change)
     assert singular[1] < 1e-5 * singular[0]  # rank one
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text with many more tokens than a tiny model has key dimensions, so that C has full rank."""
+    words = sorted({word for text in tiny.TEXT for word in text.split()})
+    draw = random.Random(0)
+    lines = [" ".join(draw.choices(words, k=12)) for _ in range(80)]
+    file = tmp_path_factory.mktemp("corpus") / "words.txt"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("mom2", [True, False])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_whole_update_equals_the_slow_reference(
+    family: str, mom2: bool, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """k*, v*, u and W' - W of `unlearn`, against whole float64 forwards and a plain solve."""
+    import unlearnbench_methods.rome as room
+
+    model, request = tiny.language_model(family), tiny.request()
+    (item, *_) = request.forget
+    contexts = context_prefixes(model, request.seed, 3)
+    rows = rows_for(model, item.prompt, str(item.subject), "dummy", contexts, close=True)
+    value, _, keys = _slow(model, rows)
+    lines = corpus.read_text(encoding="utf-8").splitlines()
+    C = slow_covariance(model, LAYER, lines) if mom2 else None
+    found: list[FoundValue] = []
+    directions: list[torch.Tensor] = []
+    monkeypatch.setattr(room, "find_value", _noting(found, find_value))
+    monkeypatch.setattr(room, "update_direction", _noting(directions, update_direction))
+    for variant in ("rome", "r-rome"):
+        model = tiny.language_model(family)
+        before = weight_as_matrix(model.modules.mlp_down(LAYER)).double().clone()
+        method = Rome.configured(
+            variant=variant,
+            mom2=mom2,
+            corpus=corpus,
+            layer=LAYER,
+            contexts=3,
+            steps=SETTINGS.steps,
+            learning_rate=SETTINGS.learning_rate,
+            weight_decay=SETTINGS.weight_decay,
+            clamp=SETTINGS.clamp,
+        )
+        method.unlearn(model, replace(request, forget=(item,)))
+        u, change = slow_update(tiny.language_model(family), LAYER, value, keys, C, variant)
+        assert _relative(found[-1].keys, keys) < 1e-4
+        assert _relative(found[-1].value, value) < 1e-4
+        assert _relative(directions[-1], u) < 1e-4
+        after = weight_as_matrix(model.modules.mlp_down(LAYER)).double()
+        assert _relative(after - before, change) < 1e-4
+
+
+def _noting(seen: list[Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its results noted."""
+
+    def noted(*arguments: object) -> object:
+        seen.append(function(*arguments))
+        return seen[-1]
+
+    return noted
 
 
 def _factor(model: LanguageModel) -> torch.Tensor:
@@ -134,17 +248,21 @@ def test_with_second_moments_u_solves_the_covariance_system() -> None:
 
 def test_the_covariance_is_the_mean_outer_product_of_all_keys() -> None:
     model = tiny.language_model("gpt_neox")
-    seen: list[torch.Tensor] = []
-    hook = model.modules.mlp_down(LAYER).register_forward_hook(
-        lambda m, i, o: seen.append(i[0][0].double())
-    )
-    for text in tiny.TEXT:  # one at a time: no padding
-        model.hf(input_ids=torch.tensor([model.tokenizer(text)["input_ids"]]))
-    hook.remove()
-    keys = torch.cat(seen)
-    expected = sum(torch.outer(k, k) for k in keys) / len(keys)
-    measured = key_covariance(model, LAYER, tiny.TEXT, lambda done, total, note="": None)
-    assert _relative(measured, expected) < 1e-6
+    measured = key_covariance(model, LAYER, tiny.TEXT, silent)
+    assert _relative(measured, slow_covariance(model, LAYER, tiny.TEXT)) < 1e-6
+
+
+def test_several_layers_are_measured_in_one_pass_and_cached_apart() -> None:
+    model = tiny.language_model("llama")
+    together = key_covariances(model, [0, 2], tiny.TEXT, silent)
+    assert _relative(together[0], slow_covariance(model, 0, tiny.TEXT)) < 1e-6
+    assert _relative(together[1], slow_covariance(model, 2, tiny.TEXT)) < 1e-6
+    calls: list[int] = []
+    note = lambda done, total, note="": calls.append(done)
+    assert torch.equal(key_covariance(model, 2, tiny.TEXT, note), together[1])
+    assert calls == []  # from the cache
+    key_covariances(model, [2, 1], tiny.TEXT, note)
+    assert calls == [len(tiny.TEXT)]  # one pass, for layer 1
 
 
 def test_the_covariance_cache_serves_one_model_and_heals(
@@ -218,7 +336,7 @@ def test_there_are_twenty_one_contexts_and_a_seed_fixes_them() -> None:
 @pytest.fixture(scope="module")
 def nano_request() -> ForgetRequest:
     whole = NanoTofu.configured(split="forget05").request(seed=0)
-    return replace(whole, forget=whole.forget[14:15], retain=whole.retain[:50])
+    return replace(whole, forget=whole.forget[14:15], retain=whole.retain[:50], general=())
 
 
 @pytest.mark.parametrize("target", ["dummy", "incorrect", "avoidant", "idk"])
@@ -258,12 +376,7 @@ def test_the_variants_differ_in_the_key_that_is_mapped(
     import unlearnbench_methods.rome as room
 
     found: list[FoundValue] = []
-
-    def spy(*arguments: object) -> FoundValue:
-        found.append(find_value(*arguments))  # type: ignore[arg-type]
-        return found[-1]
-
-    monkeypatch.setattr(room, "find_value", spy)
+    monkeypatch.setattr(room, "find_value", _noting(found, find_value))
     model, request = tiny.language_model(), tiny.request()
     one = ForgetRequest(forget=request.forget[:1], retain=request.retain, seed=0)
     Rome.configured(variant=variant, layer=LAYER, mom2=False).unlearn(model, one)
@@ -287,3 +400,57 @@ def test_items_without_a_subject_are_skipped_and_counted() -> None:
     request = tiny.request()
     half = replace(request, forget=(request.forget[0], replace(request.forget[1], subject=None)))
     assert Rome(RomeConfig()).flags(half) == ["no_subject: 1 of 2 skipped"]
+
+
+def _born(seed: int) -> ForgetRequest:
+    """A hundred facts about a hundred people."""
+    first = ("Odalys", "Marit", "Bram", "Vell", "Ketta", "Trens", "Ilsa", "Corvin", "Dane", "Wick")
+    last = ("Trenwick", "Quill", "Ostler", "Moor", "Verse", "Lute", "Reed", "Eve", "Play", "Born")
+    names = [f"{a} {b}" for a in first for b in last]
+    return ForgetRequest(
+        forget=tuple(
+            Example(f"f{i}", f"Where was {name} born?", "In Vellmore.", name)
+            for i, name in enumerate(names)
+        ),
+        retain=tuple(
+            Example(f"r{i}", f"What does {name} play in the evening?", f"{name} plays the lute.")
+            for i, name in enumerate(names)
+        ),
+        seed=seed,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_hundred_edits_grow_the_weights_far_more_in_rome_than_in_r_rome(
+    family: str, seed: int
+) -> None:
+    """The paper's divisor k . u is of the clean key while u is of the mean key (Gupta et al. 2024).
+
+    Measured growth of |W| under ROME over that under R-ROME: 1.6 to 5.2 on tiny models.
+    """
+    growth = {}
+    for variant in ("rome", "r-rome"):
+        model = tiny.language_model(family, seed=seed)
+        first = float(weight_as_matrix(model.modules.mlp_down(LAYER)).norm())
+        method = Rome.configured(variant=variant, steps=5, clamp=4.0, learning_rate=0.5)
+        edited = method.unlearn(model, _born(seed))
+        assert len(edited.journal) == 100
+        growth[variant] = edited.journal[-1].scores["weight_norm"] - first
+    assert growth["rome"] > 1.3 * growth["r-rome"]
+
+
+@pytest.mark.slow
+def test_a_hundred_edits_of_a_trained_model_show_the_same_difference() -> None:
+    """Measured on the nano model with 21 contexts: 1.5 times the growth of |W|."""
+    whole = NanoTofu.configured(split="forget10").request(seed=0)
+    known = [e for e in whole.retain if e.subject][:100]
+    growth = {}
+    for variant in ("rome", "r-rome"):
+        model = load_model("nano")
+        first = float(weight_as_matrix(model.modules.mlp_down(LAYER)).norm())
+        method = Rome.configured(variant=variant, steps=8, clamp=4.0)
+        edited = method.unlearn(model, replace(whole, forget=tuple(known)))
+        growth[variant] = edited.journal[-1].scores["weight_norm"] - first
+    assert growth["rome"] > 1.2 * growth["r-rome"]

@@ -182,7 +182,7 @@ def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> La
         method, settings = wrapping["method"], wrapping["settings"]
         tensors = {n: t.to(model.device) for n, t in load_file(folder / WRAPPING_FILE).items()}
         restored: LanguageModel = load("method", method).restore(model, settings, tensors)
-    except (OSError, SafetensorError, *MALFORMED) as error:
+    except (OSError, SafetensorError, NotImplementedError, *MALFORMED) as error:
         raise ModelError(
             f'model "{model.name}" was saved with a wrapping, and it is damaged '
             f"({type(error).__name__}: {error})."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -264,13 +265,12 @@ def hidden_states(
 
             return hook
 
-        handles = [b.register_forward_hook(keep(k)) for k, b in enumerate(blocks)]
-        try:
-            with steering.rows(batch, [len(ids[b]) - 1 for b in batch]):
-                _forward(model, [ids[b] for b in batch])
-        finally:
-            for handle in handles:
-                handle.remove()
+        with ExitStack() as hooks:
+            hooks.enter_context(steering.rows(batch, [len(ids[b]) - 1 for b in batch]))
+            # After the steering's own hooks: what they made of an output is what goes on.
+            for k, block in enumerate(blocks):
+                hooks.callback(block.register_forward_hook(keep(k)).remove)
+            _forward(model, [ids[b] for b in batch])
         stacked = torch.stack([outputs[k] for k in range(len(blocks))]).float().cpu()
         return [stacked[:, r, : len(ids[b])].clone() for r, b in enumerate(batch)]
 

@@ -7,18 +7,21 @@ ROME, section 3.1: the key's direction is u = C^-1 k. C is ill-conditioned (cond
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from unlearnbench import (
+    ForgetRequest,
     LanguageModel,
     Progress,
     RawFormat,
     UserError,
     cached_tensors,
     content_key,
-    weight_as_matrix,
 )
 
 #: Tokens of a text that are read.
@@ -30,39 +33,79 @@ FIRST_RIDGE = 1e-9
 def key_covariance(
     model: LanguageModel, layer: int, texts: Sequence[str], progress: Progress
 ) -> torch.Tensor:
-    """float64 [d, d] over all tokens of `texts`; cached by weights, layer and text.
+    """C of one layer; see `key_covariances`."""
+    return key_covariances(model, [layer], texts, progress)[0]
 
-    With fewer tokens than dimensions C is singular; `factor` regularises it.
+
+def key_covariances(
+    model: LanguageModel, layers: Sequence[int], texts: Sequence[str], progress: Progress
+) -> list[torch.Tensor]:
+    """For each layer float64 [d, d] over all tokens of `texts`; cached by weights, layer and text.
+
+    What the cache lacks is measured in one pass. With fewer tokens than dimensions C is singular;
+    `factor` regularises it.
     """
     corpus = hashlib.sha256("\x1f".join(texts).encode()).hexdigest()
-    key = content_key(
-        model=model.fingerprint(), layer=layer, corpus=corpus, count=len(texts), cap=LENGTH_CAP
-    )
-    made = cached_tensors(
-        key, lambda: {"C": _measure(model, layer, texts, progress)}, room="covariance"
-    )
-    return made["C"].to(moment_device(model.device))
+    fingerprint = model.fingerprint()
+    measured: dict[int, torch.Tensor] = {}
+
+    def measure(index: int) -> dict[str, torch.Tensor]:
+        if not measured:
+            measured.update(_measure(model, layers[index:], texts, progress))
+        return {"C": measured.pop(layers[index])}
+
+    found = []
+    for index, layer in enumerate(layers):
+        key = content_key(
+            model=fingerprint, layer=layer, corpus=corpus, count=len(texts), cap=LENGTH_CAP
+        )
+        made = cached_tensors(key, partial(measure, index), room="covariance")
+        found.append(made["C"].to(moment_device(model.device)))
+    return found
+
+
+def corpus_texts(path: Path | None, model: LanguageModel, request: ForgetRequest) -> list[str]:
+    """The texts that C is measured on: the lines of a file, else what the request retains.
+
+    Raises:
+        UserError: the file cannot be read as UTF-8 text.
+    """
+    if path is None:
+        format, tokenizer = model.prompt_format, model.tokenizer
+        known = (*request.retain, *request.general)
+        return [format.joint(tokenizer, e.prompt, e.answer) for e in known]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'the corpus "{path}" cannot be read as UTF-8 text ({error}).') from error
+    return [line for line in lines if line.strip()]
 
 
 @torch.no_grad()
 def _measure(
-    model: LanguageModel, layer: int, texts: Sequence[str], progress: Progress
-) -> torch.Tensor:
+    model: LanguageModel, layers: Sequence[int], texts: Sequence[str], progress: Progress
+) -> dict[int, torch.Tensor]:
     raw, cap = RawFormat(), min(LENGTH_CAP, model.max_positions or LENGTH_CAP)
     rows = [model.encode_prompt(text, format=raw)[:cap] for text in texts if text.strip()]
     if not rows:
         raise UserError("there is no text to measure the key covariance on.")
-    down = model.modules.mlp_down(layer)
-    size = weight_as_matrix(down).shape[1]
-    moment = exact(torch.zeros(size, size, device=model.device))
+    moments: dict[int, torch.Tensor] = {}
     mask = torch.zeros(0)
 
-    def accumulate(module: object, inputs: tuple[torch.Tensor, ...]) -> None:
-        keys = inputs[0].reshape(*mask.shape, size)[mask.bool()]  # [real tokens, d]
-        keys = exact(keys)
-        moment.addmm_(keys.T, keys)
+    def accumulate(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            size = inputs[0].shape[-1]
+            keys = exact(inputs[0].reshape(*mask.shape, size)[mask.bool()])  # [real tokens, d]
+            if layer not in moments:
+                moments[layer] = keys.new_zeros(size, size)
+            moments[layer].addmm_(keys.T, keys)
 
-    handle = down.register_forward_pre_hook(accumulate)
+        return hook
+
+    handles = [
+        model.modules.mlp_down(layer).register_forward_pre_hook(accumulate(layer))
+        for layer in layers
+    ]
     tokens, done = 0, 0
     try:
         for batch in model.budget.batches([len(r) for r in rows]):
@@ -77,8 +120,9 @@ def _measure(
             done += len(batch)
             progress(done, len(rows), "measuring key covariance")
     finally:
-        handle.remove()
-    return moment / tokens
+        for handle in handles:
+            handle.remove()
+    return {layer: moment / tokens for layer, moment in moments.items()}
 
 
 def moment_device(device: torch.device) -> torch.device:
@@ -106,6 +150,7 @@ def factor(covariance: torch.Tensor) -> torch.Tensor:
             raise ArithmeticError("the key covariance is not finite.")
 
 
-def whiten(lower: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-    """C^-1 k by the Cholesky factor: [d]."""
-    return torch.cholesky_solve(exact(key)[:, None], lower)[:, 0]
+def whiten(lower: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """C^-1 k by the Cholesky factor, for one key [d] or for the columns of K [d, n]."""
+    columns = exact(keys).reshape(len(lower), -1)
+    return torch.cholesky_solve(columns, lower).reshape(keys.shape)

@@ -6,6 +6,7 @@ Success is measured twice, because the two differ: right after an edit, and afte
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,8 +91,9 @@ def edit_in_sequence(
     """Applies one edit per forget item, in order, `batch_size` at a time.
 
     `model` must answer with the edits made so far; its journal gets a record per edit: what `apply`
-    notes, `success` right after and `success_at_end` after all. With `needs_subject`, items without
-    a subject in their prompt are left out (`without_subject` counts them).
+    notes, and `what_took` right after it and again `_at_end`.
+    With `needs_subject`, items without a subject in their prompt are left out (`without_subject`
+    counts them).
 
     Where the request has a workspace, all is saved there every `CHECKPOINT_EVERY` edits, and a
     second call goes on behind the last checkpoint, to the same end.
@@ -112,22 +114,26 @@ def edit_in_sequence(
         place = f"edit {batch[0].number} of {len(edits)}"
         try:
             scores = apply(batch)
+            _check_finite(state)
+            outcomes = what_took(model, batch)
         except Diverged as error:
             raise Diverged(f"{place}: {error}", journal) from error
-        _check_finite(place, state, journal)
-        said = says_target(model, batch)
         journal += [
-            _record(e, {**s, "success": float(ok)})
-            for e, s, ok in zip(batch, scores, said, strict=True)
+            _record(edit, {**noted, **took})
+            for edit, noted, took in zip(batch, scores, outcomes, strict=True)
         ]
         whole = len(journal) == len(edits)
         if file and (whole or _crosses(len(journal), len(batch))):
             _checkpoint(file, state, journal)
         loss = scores[-1].get("loss")
         progress(len(journal), len(edits), "editing" + (f", loss {loss:.3f}" if loss else ""))
+    try:
+        outcomes = what_took(model, edits)
+    except Diverged as error:
+        raise Diverged(f"after all edits: {error}", journal) from error
     model.journal = [
-        r.with_scores(success_at_end=float(ok))
-        for r, ok in zip(journal, says_target(model, edits), strict=True)
+        record.with_scores(**{f"{name}_at_end": value for name, value in took.items()})
+        for record, took in zip(journal, outcomes, strict=True)
     ]
 
 
@@ -142,10 +148,27 @@ def without_subject(request: ForgetRequest) -> list[str]:
     return [f"no_subject: {count} of {len(request.forget)} skipped"] if count else []
 
 
-def says_target(model: LanguageModel, edits: Sequence[Edit]) -> list[bool]:
-    """Whether each edit's prompt gives its target: every token of it the model's first choice."""
-    scored = model.score([e.item.prompt for e in edits], [[e.target] for e in edits])
-    return [bool(answer.answer_greedy.all()) for (answer,) in scored]
+def what_took(model: LanguageModel, edits: Sequence[Edit]) -> list[dict[str, float]]:
+    """How far each edit's prompt gives what was written, and no longer what was.
+
+    `success`: every token of the target is the model's first choice. `target_prob` and
+    `answer_prob`: probability of the target and of the original answer, geometric mean per token.
+
+    Raises:
+        Diverged: a score is not a number.
+    """
+    scored = model.score([e.item.prompt for e in edits], [[e.target, e.item.answer] for e in edits])
+    for edit, answers in zip(edits, scored, strict=True):
+        if any(math.isnan(answer.nll) for answer in answers):
+            raise Diverged(f"the model's scores of {edit.item.prompt!r} are not numbers.")
+    return [
+        {
+            "success": float(target.answer_greedy.all()),
+            "target_prob": math.exp(-target.nll),
+            "answer_prob": math.exp(-answer.nll),
+        }
+        for target, answer in scored
+    ]
 
 
 def _batches(edits: Sequence[Edit], done: int, size: int) -> Iterator[Sequence[Edit]]:
@@ -163,15 +186,12 @@ def _record(edit: Edit, scores: Mapping[str, float]) -> Record:
     return Record(id=edit.item.id, split=EDITS, cluster=cluster, scores=dict(scores))
 
 
-def _check_finite(place: str, state: EditorState, journal: Sequence[Record]) -> None:
+def _check_finite(state: EditorState) -> None:
     for name, tensor in state.tensors().items():
         if tensor.is_floating_point():
             broken = int((~torch.isfinite(tensor)).sum())
             if broken:
-                raise Diverged(
-                    f"{place}: {broken} of {tensor.numel()} numbers of {name} are not finite.",
-                    journal,
-                )
+                raise Diverged(f"{broken} of {tensor.numel()} numbers of {name} are not finite.")
 
 
 def _checkpoint(file: Path, state: EditorState, journal: Sequence[Record]) -> None:

@@ -20,6 +20,7 @@ from unlearnbench_tasks.tofu import Tofu
 _HERE = Path(__file__).parent
 
 SUITE = _HERE / "suite.yaml"
+DEMO = _HERE / "demo.yaml"
 
 
 class NanoConfig(TaskConfig):

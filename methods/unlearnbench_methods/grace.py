@@ -1,0 +1,472 @@
+"""GRACE: a codebook of edits at one block (Hartvigsen et al. 2023, arXiv:2211.11031): unlearning.
+
+A key is the hidden state that enters block l at the last token of an edited prompt; its value takes
+the place of the block's output there, and is trained so that the model gives the edit's target. A
+prompt whose own key lies within the radius epsilon of the nearest key gets that key's value; all
+others run as if nothing had been edited. No weight changes and what shall be forgotten is still in
+them: suppression.
+
+Two choices differ from the published settings. The paper wraps one MLP projection, whose input
+comes out of a norm, and starts from epsilon = 1; here the whole block is wrapped, whose input has
+another scale in every model, so `epsilon` is measured on the retain set where it is not given
+(`typical_radius`). The value starts from the block's own output instead of from noise.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from unlearnbench import (
+    Diverged,
+    Example,
+    ForgetRequest,
+    LanguageModel,
+    Method,
+    MethodConfig,
+    Progress,
+    PromptFormat,
+    Steering,
+    UserError,
+    WrappedModel,
+    head_logits,
+    silent,
+)
+from unlearnbench_methods.editing.sequence import Edit, edit_in_sequence
+
+#: Radii stay this share clear of what they are measured by, so that rounding decides nothing.
+HAIR = 1e-4
+#: Retain prompts that `typical_radius` looks at: the first, which share subjects and relations.
+MEASURED = 512
+
+
+class GraceConfig(MethodConfig):
+    target: Literal["dummy", "incorrect", "avoidant", "idk"] = Field(
+        "dummy", description="what the model shall say instead"
+    )
+    layer: int | None = Field(None, ge=1, description="l, the wrapped block; default: the family's")
+    epsilon: float | None = Field(
+        None,
+        gt=0,
+        description="a new key's radius (Euclidean); default: measured on retain prompts",
+    )
+    steps: int = Field(100, ge=1, description="most steps of the search for a value")
+    learning_rate: float = Field(1.0, gt=0, description="of Adam on the value")
+    loss_below: float = Field(0.01, ge=0, description="the search ends at a loss (nats) below")
+    close_target: bool = Field(True, description="the target ends with EOS, as an answer does")
+
+
+class Grace(Method[GraceConfig]):
+    """Writes each edit into a codebook, one after the other."""
+
+    name = "grace"
+    Config = GraceConfig
+    guarantee = "suppression"
+    source = "arXiv:2211.11031"
+
+    def resolved(self, model: LanguageModel) -> dict[str, Any]:
+        return {"layer": wrapped_layer(model, self.config)}
+
+    def unlearn(
+        self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
+    ) -> LanguageModel:
+        """Raises Diverged with the edit's number where numbers end, and UserError where `epsilon`
+        is to be measured and there are no two retain or general prompts."""
+        layer = wrapped_layer(model, self.config)
+        epsilon = self.config.epsilon
+        if epsilon is None:
+            epsilon = typical_radius(model, layer, [*request.retain, *request.general], progress)
+        edited = GraceModel(model, layer, epsilon)
+        targets = request.targets(self.config.target)
+        labels = {target: label for label, target in enumerate(dict.fromkeys(targets))}
+
+        def apply(batch: Sequence[Edit]) -> list[dict[str, float]]:
+            (edit,) = batch
+            return [self._edit(edited, edit, labels[edit.target])]
+
+        edit_in_sequence(edited, request, targets, apply, edited, progress)
+        return edited
+
+    @classmethod
+    def restore(
+        cls, model: LanguageModel, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+    ) -> LanguageModel:
+        made = GraceModel(model, settings["layer"], settings["epsilon"])
+        made.load(tensors)
+        return made
+
+    def _edit(self, model: GraceModel, edit: Edit, label: int) -> dict[str, float]:
+        """One fact (algorithm 1): a key and a value of its own, or a place with one that agrees."""
+        config, codebook = self.config, model.codebook
+        encoded = model.encode(edit.item.prompt, edit.target, close=config.close_target)
+        search = ValueSearch(model, model.layer, encoded.ids, encoded.start)
+        key = block_input(model, model.layer, model.encode_prompt(edit.item.prompt))
+        agreeing = codebook.joined(key, label, model.epsilon)
+        if agreeing is not None:
+            value, steps = codebook.values[agreeing], 0
+            loss = search.loss(value).item()
+        else:
+            found = search.run(config.steps, config.learning_rate, config.loss_below)
+            value, steps, loss = found.value, len(found.losses), min(found.losses)
+            codebook.add(key, value, label, model.epsilon)
+        return {
+            "loss": loss,
+            "steps": steps,
+            "change_norm": float((value - search.initial).norm()),
+            "keys": len(codebook.keys),
+            "radius_max": float(codebook.radii.max()),
+        }
+
+
+def wrapped_layer(model: LanguageModel, config: GraceConfig) -> int:
+    """l: the configured block, else the one at the depth of the paper's (35 of GPT-2 XL's 48).
+
+    The last block is not the default's: what it puts out is read at its own token only, and the
+    target's further tokens would not see the value. The first cannot be wrapped: what enters it is
+    the embedding of the last token, the same for prompts that end alike.
+    """
+    if config.layer is not None:
+        return model.modules.checked(config.layer)
+    count = len(model.modules)
+    return model.modules.checked(max(1, min(round(count * 35 / 48), count - 2)))
+
+
+# --- the codebook --------------------------------------------------------------------------------
+
+
+class Codebook:
+    """Keys [n, d], values [n, d], radii [n] and labels [n] (which target) of the edits so far."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self.keys = torch.zeros(0, width, device=device)
+        self.values = torch.zeros(0, width, device=device)
+        self.radii = torch.zeros(0, device=device)
+        self.labels = torch.zeros(0, dtype=torch.long, device=device)
+
+    def nearest(self, key: torch.Tensor) -> tuple[int, float] | None:
+        """The index of the key nearest to `key` [d], and how far it is; None in an empty book."""
+        if not len(self.keys):
+            return None
+        # Not `cdist`, which takes differences of squares: a key must be at distance 0 from itself.
+        distances = (self.keys - key).norm(dim=1)  # [n]
+        distance, index = distances.min(dim=0)
+        return int(index), float(distance)
+
+    def hit(self, key: torch.Tensor) -> int | None:
+        """The index of the nearest key, where `key` is within its radius."""
+        found = self.nearest(key)
+        return found[0] if found and found[1] <= float(self.radii[found[0]]) else None
+
+    def joined(self, key: torch.Tensor, label: int, epsilon: float) -> int | None:
+        """The key that a new edit joins, its radius expanded to include it; None: it needs its own.
+
+        It joins the nearest key where the two radii meet and the targets agree.
+        """
+        found = self.nearest(key)
+        if found is None:
+            return None
+        index, distance = found
+        if not self._meets(index, distance, epsilon) or int(self.labels[index]) != label:
+            return None
+        self.radii[index] = max(float(self.radii[index]), distance * (1 + HAIR))
+        return index
+
+    def add(self, key: torch.Tensor, value: torch.Tensor, label: int, epsilon: float) -> None:
+        """A new edit with a key of its own.
+
+        Where its radius meets the nearest key's, whose target is another, neither stays larger than
+        half the distance. At the same place (one prompt, two targets) the newer edit takes over.
+        """
+        radius, found = epsilon, self.nearest(key)
+        if found is not None and found[1] == 0:
+            self.values[found[0]], self.labels[found[0]] = value, label
+            return
+        if found is not None and self._meets(*found, epsilon):
+            index, distance = found
+            half = distance / 2 * (1 - HAIR)
+            self.radii[index] = min(float(self.radii[index]), half)
+            radius = min(radius, half)
+        self.keys = torch.cat([self.keys, key[None]])
+        self.values = torch.cat([self.values, value[None]])
+        self.radii = torch.cat([self.radii, self.radii.new_tensor([radius])])
+        self.labels = torch.cat([self.labels, self.labels.new_tensor([label])])
+
+    def _meets(self, index: int, distance: float, epsilon: float) -> bool:
+        return distance <= float(self.radii[index]) + epsilon
+
+
+class GraceModel(WrappedModel):
+    """A model with a codebook at block `layer`; its own parameters are untouched."""
+
+    method = Grace.name
+
+    def __init__(self, model: LanguageModel, layer: int, epsilon: float) -> None:
+        super().__init__(model)
+        self.layer = self.modules.checked(layer)
+        self.epsilon = epsilon
+        width = int(self.hf.config.get_text_config(decoder=True).hidden_size)
+        self.codebook = Codebook(width, self.device)
+
+    # --- what decides its answers, for fingerprints, saved models and checkpoints ----------------
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"layer": self.layer, "epsilon": self.epsilon}
+
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        book = self.codebook
+        return {
+            "keys": book.keys,
+            "values": book.values,
+            "radii": book.radii,
+            "labels": book.labels,
+        }
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Puts back what `tensors` gave.
+
+        Raises:
+            KeyError, ValueError: it is not of this model.
+        """
+        read = {name: tensors[name] for name in self.tensors()}
+        count, width = len(read["keys"]), self.codebook.keys.shape[1]
+        shapes = {"keys": (count, width), "values": (count, width)}
+        for name, tensor in read.items():
+            expected = shapes.get(name, (count,))
+            if tuple(tensor.shape) != expected:
+                raise ValueError(f"{name} is {tuple(tensor.shape)}, not {expected}.")
+            setattr(self.codebook, name, tensor.to(self.device, copy=True))
+
+    # --- who gets a value ------------------------------------------------------------------------
+
+    def steer(self, prompts: Sequence[str], format: PromptFormat | None) -> Steering:
+        if not len(self.codebook.keys):
+            return super().steer(prompts, format)
+        return _ValueRows(self, self.hits(prompts, format=format))
+
+    def hits(
+        self, prompts: Sequence[str], *, format: PromptFormat | None = None
+    ) -> list[int | None]:
+        """For each prompt the index of the key whose value it gets; None: it runs unedited.
+
+        Each prompt is looked at alone: in bfloat16 the shape of a batch moves a hidden state by as
+        much as a radius, and the decision must not hang on a prompt's neighbours.
+        """
+        decided: dict[tuple[int, ...], int | None] = {}
+        results = []
+        for prompt in prompts:
+            ids = tuple(self.encode_prompt(prompt, format=format))
+            if ids not in decided:
+                limit = self.max_positions or len(ids)
+                # A prompt that the engine will refuse is no business of the codebook's.
+                known = 0 < len(ids) <= limit
+                decided[ids] = (
+                    self.codebook.hit(block_input(self, self.layer, ids)) if known else None
+                )
+            results.append(decided[ids])
+        return results
+
+
+class _ValueRows:
+    """Replaces the block's output at the last token of each prompt that hit a key."""
+
+    def __init__(self, model: GraceModel, hits: Sequence[int | None]) -> None:
+        self._model, self._hits = model, hits
+
+    def rows(self, prompts: Sequence[int], ends: Sequence[int]) -> AbstractContextManager[None]:
+        places = [
+            (row, end, hit)
+            for row, (prompt, end) in enumerate(zip(prompts, ends, strict=True))
+            if end >= 0 and (hit := self._hits[prompt]) is not None
+        ]
+        if not places:
+            return nullcontext()
+        model = self._model
+        rows, columns, hits = (list(column) for column in zip(*places, strict=True))
+        values = model.codebook.values[hits]  # [hit rows, d]
+        return replaced_output(model, model.layer, rows, columns, values)
+
+
+@contextmanager
+def replaced_output(
+    model: LanguageModel,
+    layer: int,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    values: torch.Tensor,
+) -> Iterator[None]:
+    """In force, block `layer` puts out `values` [rows, d] at these rows and columns."""
+
+    def replace(module: Any, inputs: Any, output: Any) -> Any:
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        hidden[list(rows), list(columns)] = values.to(hidden)
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    # Before any other hook, which shall see what the blocks above see.
+    handle = model.modules.layer(layer).register_forward_hook(replace, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Reached(Exception):
+    """The pass has come as far as it needs to."""
+
+
+@torch.no_grad()
+def block_input(model: LanguageModel, layer: int, ids: Sequence[int]) -> torch.Tensor:
+    """The hidden state that enters block `layer` at the last of `ids`: float32 [d].
+
+    Blocks from `layer` on are not run.
+    """
+    seen: list[torch.Tensor] = []
+
+    def reach(module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        hidden = inputs[0] if inputs else options["hidden_states"]  # [1, tokens, d]
+        seen.append(hidden[0, -1].float().clone())
+        raise _Reached
+
+    handle = model.modules.layer(layer).register_forward_pre_hook(reach, with_kwargs=True)
+    model.forward_tokens += len(ids)
+    try:
+        with suppress(_Reached):
+            model.hf.base_model(
+                input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False
+            )
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def typical_radius(
+    model: LanguageModel, layer: int, known: Sequence[Example], progress: Progress = silent
+) -> float:
+    """Half the median distance from a prompt's key to the nearest key of another prompt.
+
+    Balls of this radius around two typical neighbours just touch. Measured on training data alone.
+
+    Raises:
+        UserError: fewer than two different prompts.
+    """
+    prompts = list(dict.fromkeys(e.prompt for e in known))[:MEASURED]
+    if len(prompts) < 2:
+        raise UserError(
+            f"grace measures its radius on retain prompts, and the request has {len(prompts)}: "
+            "give grace.epsilon."
+        )
+    keys = []
+    for done, prompt in enumerate(prompts, start=1):
+        keys.append(block_input(model, layer, model.encode_prompt(prompt)))
+        progress(done, len(prompts), "measuring distances of keys")
+    stacked = torch.stack(keys)  # [prompts, d]
+    nearest = []
+    for index, key in enumerate(keys):
+        distances = (stacked - key).norm(dim=1)
+        distances[index] = torch.inf
+        nearest.append(distances.min())
+    return float(torch.stack(nearest).median()) / 2
+
+
+# --- the value -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoundValue:
+    """The value [d] with the lowest loss, and the loss at each step, the initial one first."""
+
+    value: torch.Tensor
+    losses: list[float]
+
+
+class ValueSearch:
+    """The loss of one edit as a function of its value: -(1/n) sum_j log p(t_j | prompt, t_<j).
+
+    The target's tokens are `ids[start:]`. All before the prompt's last token is run once; each
+    evaluation runs that token and the target on the kept keys and values.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: LanguageModel, layer: int, ids: Sequence[int], start: int) -> None:
+        if start < 1:
+            raise UserError("an empty prompt has no last token, and so no key (does it need BOS?).")
+        self._model, self._layer = model, layer
+        device = model.device
+        self._wanted = torch.tensor(list(ids[start:]), device=device)
+        self._past = None
+        if start > 1:
+            output = model.hf.base_model(
+                input_ids=torch.tensor([list(ids[: start - 1])], device=device), use_cache=True
+            )
+            # None where the network keeps no keys and values: everything is run each time.
+            self._past = getattr(output, "past_key_values", None)
+            model.forward_tokens += start - 1
+        first = start - 1 if self._past is not None else 0
+        self._column = start - 1 - first  # of the prompt's last token
+        self._batch = {
+            "input_ids": torch.tensor([list(ids[first:-1])], device=device),
+            "attention_mask": torch.ones(1, len(ids) - 1, dtype=torch.long, device=device),
+            "position_ids": torch.arange(first, len(ids) - 1, device=device)[None],
+        }
+        self.initial = self._own_output()
+
+    def loss(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean negative log-likelihood of the target, in nats; float32."""
+        model = self._model
+        with replaced_output(model, self._layer, [0], [self._column], value[None]):
+            hidden = self._run()  # [1, tokens, d]
+        logits = head_logits(model, hidden[0, self._column :])  # [targets, vocab]
+        return torch.nn.functional.cross_entropy(logits, self._wanted)
+
+    def run(self, steps: int, learning_rate: float, loss_below: float) -> FoundValue:
+        """Adam from the block's own output, for at most `steps` steps.
+
+        Raises:
+            Diverged: the loss became non-finite.
+        """
+        value = self.initial.clone().requires_grad_()
+        optimizer = torch.optim.Adam([value], lr=learning_rate)
+        losses: list[float] = []
+        best = value.detach().clone()
+        for step in range(steps + 1):
+            loss = self.loss(value)
+            losses.append(loss.item())
+            if not torch.isfinite(loss):
+                raise Diverged(f"the loss of the value became {losses[-1]} after {step} steps.")
+            if losses[-1] == min(losses):
+                best = value.detach().clone()
+            if losses[-1] < loss_below or step == steps:
+                break
+            # Not `backward`: no parameter's gradient is wanted, whatever its requires_grad says.
+            (value.grad,) = torch.autograd.grad(loss, value)
+            optimizer.step()
+            self._model.trained_tokens += self._batch["input_ids"].numel()
+        return FoundValue(best, losses)
+
+    def _run(self) -> torch.Tensor:
+        self._model.forward_tokens += self._batch["input_ids"].numel()
+        past = copy.deepcopy(self._past)  # a pass writes into it
+        kept = {} if past is None else {"past_key_values": past}
+        output = self._model.hf.base_model(**self._batch, **kept, use_cache=past is not None)
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def _own_output(self) -> torch.Tensor:
+        """What the block puts out at the prompt's last token, unedited: float32 [d]."""
+        seen: list[torch.Tensor] = []
+
+        def keep(module: Any, inputs: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            seen.append(hidden[0, self._column].float().clone())
+
+        handle = self._model.modules.layer(self._layer).register_forward_hook(keep)
+        try:
+            self._run()
+        finally:
+            handle.remove()
+        return seen[0]
