@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 
 import click
 import numpy as np
@@ -36,7 +36,7 @@ SYLLABLES = ("ka", "lo", "mi", "nu", "pe", "ra", "so", "ti", "ve", "za", "bor", 
 def prompts(count: int) -> list[str]:
     """Different questions about made-up people."""
     names = ["".join(s).title() for s in product(SYLLABLES, repeat=3)]
-    people = [f"{a} {b}" for a, b in zip(names, names[1:], strict=False)]
+    people = [f"{a} {b}" for a, b in pairwise(names)]
     return [q.format(name=p) for p in people for q in QUESTIONS][:count]
 
 

@@ -177,7 +177,9 @@ def test_an_edit_makes_the_targets_likelier_in_either_precision(family: str) -> 
         model = tiny.language_model(family)
         model.hf.to(dtype)
         before = nll(model)
-        method = AlphaEdit.configured(contexts=3, steps=10, learning_rate=0.5, l2=1e-2)
+        method = AlphaEdit.configured(
+            contexts=3, steps=10, learning_rate=0.5, l2=1e-2, nullspace_threshold=THRESHOLD
+        )
         return before - nll(method.unlearn(model, request))
 
     exact, rounded = fallen(torch.float32), fallen(torch.bfloat16)
