@@ -1,17 +1,20 @@
 """How editors hold up as edits pile up: success, locality and utility after 1, 10, 100, 400 edits.
 
-    python -m benchmarks.edit_counts tofu --model FOLDER --data-dir TOFU --work WORK
-    python -m benchmarks.edit_counts counterfact --model FOLDER --file FILE --work WORK
-    python -m benchmarks.edit_counts draw --work WORK --out docs
+    unlearnbench run --plan leaderboard/plans/tofu-5m-edit-counts.yaml ... --out STUDY
+    python -m benchmarks.edit_counts counterfact --model nano --file FILE --settings YAML \\
+        --work WORK
+    python -m benchmarks.edit_counts draw STUDY leaderboard/results/tofu-forget10 --work WORK
 
-Each measured point is a file in WORK, so a command that was interrupted goes on, and several may
-run side by side. `draw` makes the table and the plot from all points.
+TOFU's points are result files: success from their journals, locality and utility from their
+records. CounterFact's are files in WORK, one a method, so that a command which was interrupted goes
+on. `draw` makes the table and the plot of both.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +28,19 @@ import yaml
 from tabulate import tabulate
 
 import unlearnbench
-from unlearnbench import Example, ForgetRequest, LanguageModel, Method, Task, UserError, plugins
+from unlearnbench import (
+    Example,
+    ForgetRequest,
+    LanguageModel,
+    Method,
+    UserError,
+    load_records,
+    plugins,
+)
 from unlearnbench.cli.progress import Display, display
+from unlearnbench.results import load_result, result_files
+from unlearnbench.results.store import records_of
 
-COUNTS = (1, 10, 100, 400)
 #: Tokens of the model's own answer that must stay what it was.
 ANSWER_TOKENS = 40
 #: Retain prompts that locality is measured on.
@@ -52,46 +64,6 @@ def study_options(command: Any) -> Any:
     ):
         command = option(command)
     return command
-
-
-@main.command()
-@study_options
-@click.option("--data-dir", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--count", "counts", type=int, multiple=True, default=COUNTS, show_default=True)
-@click.option("--limit", default=50, show_default=True, help="Items of each split for utility.")
-def tofu(
-    model: str,
-    settings: Path,
-    names: tuple[str, ...],
-    work: Path,
-    seed: int,
-    data_dir: Path,
-    counts: tuple[int, ...],
-    limit: int,
-) -> None:
-    """TOFU's forget10 facts in a shuffled order, the first N of them edited."""
-    task: Task[Any] = plugins.load("task", "tofu").configured(
-        split="forget10", data_dir=data_dir, limit=limit, max_new_tokens=ANSWER_TOKENS
-    )
-    whole = task.request(seed)
-    order = np.random.default_rng(seed).permutation(len(whole.forget))
-    kept = whole.retain[:: max(1, len(whole.retain) // LOCALITY_PROMPTS)][:LOCALITY_PROMPTS]
-    with display() as bars:
-        before: dict[str, Any] = {}
-        for method, count in [(m, c) for c in counts for m in _methods(settings, names)]:
-            file = work / f"tofu-{method.name}-{count}.json"
-            if file.is_file():
-                continue
-            if not before:
-                original = unlearnbench.load_model(model)
-                before = {"kept": Kept(original, kept), "utility": utility(task, original)}
-            forget = tuple(whole.forget[i] for i in order[:count])
-            request = replace(whole, forget=forget, workspace=work / file.stem)
-            point, edited = measure(method, model, request, bars, file.stem)
-            if edited is not None:
-                point["locality"] = before["kept"].share(edited)
-                point["model_utility"] = utility(task, edited)
-            _write(file, {**point, "edits": count, "utility_before": before["utility"]})
 
 
 @main.command()
@@ -160,12 +132,6 @@ class Kept:
         return float(np.mean([a == b for (_, a), b in zip(self._asked, now, strict=True)]))
 
 
-def utility(task: Task[Any], model: LanguageModel) -> float:
-    """The task's model utility."""
-    metrics = task.aggregate(task.evaluate(model))
-    return next(m.value for m in metrics if m.name == "model_utility")
-
-
 def measure(
     method: Method[Any], model_name: str, request: ForgetRequest, bars: Display, name: str
 ) -> tuple[dict[str, Any], LanguageModel | None]:
@@ -203,44 +169,81 @@ def measure(
 
 
 @main.command()
-@click.option("--work", type=click.Path(path_type=Path, exists=True), required=True)
+@click.argument("results", type=click.Path(path_type=Path, exists=True), nargs=-1)
+@click.option("--work", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
-def draw(work: Path, out: Path) -> None:
+def draw(results: tuple[Path, ...], work: Path | None, out: Path) -> None:
     """Writes the points (edit-counts.json), their table (.md) and their plot (.png)."""
-    points = [json.loads(f.read_text()) | {"data": f.stem.split("-")[0]} for f in _files(work)]
-    (out / "edit-counts.json").write_text(json.dumps(points, indent=1) + "\n")
-    columns = (
-        "success",
-        "success_at_end",
-        "answer_prob_at_end",
-        "locality",
-        "model_utility",
-        "change_norm",
-        "seconds",
-    )
+    points = [p for folder in results for path in result_files(folder) if (p := tofu_point(path))]
+    points = one_a_method(points)
+    for file in sorted(work.glob("*.json")) if work else ():
+        points.append({"data": "counterfact", **json.loads(file.read_text(encoding="utf-8"))})
+    (out / "edit-counts.json").write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
+    columns = ("success", "success_at_end", "answer_prob_at_end", "locality", "model_utility")
+    extras = {"tofu": ("change_norm", "seconds"), "counterfact": ("seconds", "memory_growth_mib")}
     lines = []
-    for data in ("tofu", "counterfact"):
+    for data, more in extras.items():
         of_data = [p for p in points if p["data"] == data]
-        if not of_data:
-            continue
-        shown = [c for c in columns if any(p.get(c) is not None for p in of_data)]
-        if data == "counterfact":
-            shown.append("memory_growth_mib")
+        shown = [c for c in (*columns, *more) if any(p.get(c) is not None for p in of_data)]
         rows = [
             [p["method"], p["target"], p["edits"], *(_cell(p, c) for c in shown)]
             for p in sorted(of_data, key=lambda p: (p["method"], p["edits"]))
         ]
         headers = ["method", "target", "edits", *(c.replace("_", " ") for c in shown)]
-        lines += [f"## {data}", "", tabulate(rows, headers, tablefmt="github"), ""]
-    (out / "edit-counts.md").write_text("\n".join([_TITLE, *lines]))
+        lines += [f"## {data}", "", tabulate(rows, headers, tablefmt="github"), ""] if rows else []
+    (out / "edit-counts.md").write_text("\n".join([_TITLE, *lines]), encoding="utf-8")
     _plot([p for p in points if p["data"] == "tofu"], out / "edit-counts.png")
+
+
+def tofu_point(path: Path) -> dict[str, Any] | None:
+    """What a result file of an editor says; None where it is no editor's."""
+    result = load_result(path)
+    if result.method.target is None:
+        return None
+    point: dict[str, Any] = {
+        "data": "tofu",
+        "method": result.method.name,
+        "target": result.method.target,
+        "config": result.method.config,
+        "edits": result.task.config.get("facts") or result.task.data.n_forget,
+        "status": result.status,
+        "seconds": result.cost.unlearn_seconds,
+    }
+    if result.journal is not None:
+        point.update(result.journal.means)
+    if result.records is not None:
+        point["model_utility"] = next(m.value for m in result.metrics if m.name == "model_utility")
+        files = {field: file for field, file, _ in records_of(result, path)}
+        before = spoken(files["records.before_file"])
+        after = spoken(files["records.file"])
+        point["locality"] = float(np.mean([after[i] == text for i, text in before.items()]))
+        point["locality_n"] = len(before)
+    return point
+
+
+def spoken(file: Path) -> dict[str, str | None]:
+    """What a model answered to each prompt that is not about the forget set."""
+    return {r.id: r.generation for r in load_records(file) if r.split != "forget"}
+
+
+def one_a_method(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points whose method was measured at the most counts with the same configuration."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for point in points:
+        groups[point["method"], json.dumps(point["config"], sort_keys=True)].append(point)
+    best: dict[str, list[dict[str, Any]]] = {}
+    for (method, _), own in sorted(groups.items()):
+        if len(own) > len(best.get(method, ())):
+            best[method] = own
+    return [point for own in best.values() for point in own]
 
 
 _TITLE = """# Editors as edits pile up
 
 Made by `python -m benchmarks.edit_counts draw`; `docs/editing.md` says how it was run and what it
 shows. success: the edited prompt gives its target right after the edit; success at end: after all
-edits; locality: other prompts whose greedy answer stays the same text.
+edits; answer prob: probability of the original answer per token, after all; locality: prompts of
+the retain set, real authors and world facts to which the answer stays the same text.
 """
 
 
@@ -299,10 +302,6 @@ def _write(file: Path, point: dict[str, Any]) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(point, indent=1) + "\n", encoding="utf-8")
     partial.replace(file)
-
-
-def _files(work: Path) -> list[Path]:
-    return sorted(work.glob("*.json"))
 
 
 def _cell(point: dict[str, Any], name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,9 @@ class TofuConfig(TaskConfig):
     )
     revision: str | None = Field(None, description="hub revision of the data set")
     max_new_tokens: int = Field(200, ge=1, description="tokens a generated answer may have")
+    facts: int | None = Field(
+        None, ge=1, description="facts of the split to forget, evenly spaced; default: all"
+    )
     limit: int | None = Field(
         None, ge=1, description="items asked of each split, evenly spaced: a quick look"
     )
@@ -104,14 +107,30 @@ class Tofu(Task[TofuConfig]):
         asked = ("question", "answer", "perturbed_answer")
         told = (*asked, "paraphrased_answer")
         return {
-            "forget": self._splits.rows(f"{self.split}_perturbed", told),
+            "forget": self._chosen(self._splits.rows(f"{self.split}_perturbed", told)),
             "retain": self._splits.rows("retain_perturbed", told),
             "real_authors": self._splits.rows("real_authors_perturbed", asked),
             "world_facts": self._splits.rows("world_facts_perturbed", asked),
         }
 
+    def _chosen(self, rows: list[tofu_data.Row], values: Sequence[Any] = ()) -> list[Any]:
+        """Those of the forget rows (or of what is given for each) that are to be forgotten."""
+        if self.config.facts is None:
+            return list(values or rows)
+        chosen = tofu_data.spread(self._splits.rows(self.split), self.config.facts)
+        asked = {str(row["question"]) for row in chosen}
+        paired = zip(rows, values or rows, strict=True)
+        return [value for row, value in paired if str(row["question"]) in asked]
+
+    def _clusters(self) -> dict[str, list[str]]:
+        """The author behind each of `_eval_rows`. All rows are read: their blocks tell it."""
+        clusters = {s: tofu_data.author_clusters(rows) for s, rows in self._evaluable().items()}
+        whole = self._splits.rows(f"{self.split}_perturbed")
+        clusters["forget"] = self._chosen(whole, tofu_data.author_clusters(whole))
+        return {s: tofu_data.spread(own, self.config.limit) for s, own in clusters.items()}
+
     def describe_data(self) -> DataDescription:
-        forget = self._splits.rows(self.split)
+        forget = tofu_data.spread(self._splits.rows(self.split), self.config.facts)
         retain = self._splits.rows(self.retain_split)
         evaluated = self._eval_rows()
         used = [self.split, self.retain_split, f"{self.split}_perturbed", "retain_perturbed"]
@@ -129,7 +148,8 @@ class Tofu(Task[TofuConfig]):
         )
 
     def request(self, seed: int) -> ForgetRequest:
-        forget = self._examples(self.split)
+        whole = self._examples(self.split)
+        forget = tofu_data.spread(whole, self.config.facts)
         retain = self._examples(self.retain_split)
         asked = {str(row["question"]) for row in self._evaluable()["retain"]}
         avoidant = {
@@ -142,7 +162,7 @@ class Tofu(Task[TofuConfig]):
             retain=tuple(retain),
             unevaluated=tuple(e for e in retain if e.prompt not in asked),
             seed=seed,
-            wrong_answers=self._wrong_answers(forget, seed),
+            wrong_answers=self._wrong_answers(whole, seed),
             avoidant_answers={e.id: avoidant[e.prompt] for e in forget if e.prompt in avoidant},
             refusals=tuple(self._refusals()),
             general=tuple(self._general()),
@@ -210,10 +230,7 @@ class Tofu(Task[TofuConfig]):
 
     def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
         rows = [(s, i, row) for s, part in self._eval_rows().items() for i, row in enumerate(part)]
-        clusters = {
-            s: tofu_data.spread(tofu_data.author_clusters(part), self.config.limit)
-            for s, part in self._evaluable().items()
-        }
+        clusters = self._clusters()
         questions = [str(row["question"]) for _, _, row in rows]
         scores = model.score(
             questions,

@@ -433,3 +433,15 @@ def test_what_may_be_shown_in_a_prompt_is_never_asked(folder: Path):
     asked_for = {r["question"] for r in splits()["retain_perturbed"]}
     assert {e.prompt for e in request.retain} - {e.prompt for e in request.unevaluated} == asked_for
     assert not {e.prompt for e in request.unevaluated} & {e.prompt for e in request.forget}
+
+
+def test_a_part_of_the_forget_set_is_forgotten_and_asked_alone(folder: Path):
+    whole = Tofu.configured(split="forget10", data_dir=folder)
+    part = Tofu.configured(split="forget10", data_dir=folder, facts=4)
+    prompts = [e.prompt for e in part.request(0).forget]
+    assert prompts == [e.prompt for e in whole.request(0).forget][::10]
+    assert part.request(0).retain == whole.request(0).retain
+    assert part.describe_data().n_eval["forget"] == part.describe_data().n_forget == 4
+    assert all(part.request(0).targets("incorrect"))  # the other forget facts still lend answers
+    records = [r for r in part.evaluate(tiny.language_model()) if r.split == "forget"]
+    assert [r.cluster for r in records] == ["author000"] * 2 + ["author001"] * 2

@@ -28,6 +28,9 @@ class NanoConfig(TaskConfig):
         "forget10", description="the forget set: 5 or 10 % of the authors"
     )
     max_new_tokens: int = Field(40, ge=1, description="tokens a generated answer may have")
+    facts: int | None = Field(
+        None, ge=1, description="facts of the split to forget, evenly spaced; default: all"
+    )
     limit: int | None = Field(
         None, ge=1, description="items asked of each split, evenly spaced: a quick look"
     )
