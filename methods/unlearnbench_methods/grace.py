@@ -113,7 +113,8 @@ class Grace(Method[GraceConfig]):
             loss = search.loss(value).item()
         else:
             found = search.run(config.steps, config.learning_rate, config.loss_below)
-            value, steps, loss = found.value, len(found.losses), min(found.losses)
+            value, loss = found.value, min(found.losses)
+            steps = len(found.losses) - 1  # the first is that of the initial value
             codebook.add(key, value, label, model.epsilon)
         return {
             "loss": loss,

@@ -308,7 +308,7 @@ def test_edits_of_one_target_share_a_value_where_their_radii_meet() -> None:
     assert len(apart.codebook.keys) == 2
     assert len(together.codebook.keys) == 1
     assert together.hits(forget_prompts()) == [0, 0]
-    assert [r.scores["steps"] for r in together.journal] == [4, 0]
+    assert [r.scores["steps"] for r in together.journal] == [3, 0]
     split = Grace.configured(target="incorrect", steps=3, epsilon=1e3)
     other = split.unlearn(tiny.language_model(), tiny.request())
     assert isinstance(other, GraceModel)

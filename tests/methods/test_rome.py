@@ -15,7 +15,6 @@ from tests import tiny
 from tests.methods.rome_reference import slow_covariance, slow_search, slow_update
 from unlearnbench import (
     Diverged,
-    Example,
     ForgetRequest,
     LanguageModel,
     ModelError,
@@ -402,49 +401,15 @@ def test_items_without_a_subject_are_skipped_and_counted() -> None:
     assert Rome(RomeConfig()).flags(half) == ["no_subject: 1 of 2 skipped"]
 
 
-def _born(seed: int) -> ForgetRequest:
-    """A hundred facts about a hundred people."""
-    first = ("Odalys", "Marit", "Bram", "Vell", "Ketta", "Trens", "Ilsa", "Corvin", "Dane", "Wick")
-    last = ("Trenwick", "Quill", "Ostler", "Moor", "Verse", "Lute", "Reed", "Eve", "Play", "Born")
-    names = [f"{a} {b}" for a in first for b in last]
-    return ForgetRequest(
-        forget=tuple(
-            Example(f"f{i}", f"Where was {name} born?", "In Vellmore.", name)
-            for i, name in enumerate(names)
-        ),
-        retain=tuple(
-            Example(f"r{i}", f"What does {name} play in the evening?", f"{name} plays the lute.")
-            for i, name in enumerate(names)
-        ),
-        seed=seed,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_a_hundred_edits_grow_the_weights_far_more_in_rome_than_in_r_rome(
-    family: str, seed: int
-) -> None:
+def test_a_hundred_edits_grow_the_weights_more_in_rome_than_in_r_rome(seed: int) -> None:
     """The paper's divisor k . u is of the clean key while u is of the mean key (Gupta et al. 2024).
 
-    Measured growth of |W| under ROME over that under R-ROME: 1.6 to 5.2 on tiny models.
+    Measured on the nano model with 21 contexts: |W| grows 1.5 times as much under ROME. (On models
+    with random weights the ratio is anything from 1 to 5.)
     """
-    growth = {}
-    for variant in ("rome", "r-rome"):
-        model = tiny.language_model(family, seed=seed)
-        first = float(weight_as_matrix(model.modules.mlp_down(LAYER)).norm())
-        method = Rome.configured(variant=variant, steps=5, clamp=4.0, learning_rate=0.5)
-        edited = method.unlearn(model, _born(seed))
-        assert len(edited.journal) == 100
-        growth[variant] = edited.journal[-1].scores["weight_norm"] - first
-    assert growth["rome"] > 1.3 * growth["r-rome"]
-
-
-@pytest.mark.slow
-def test_a_hundred_edits_of_a_trained_model_show_the_same_difference() -> None:
-    """Measured on the nano model with 21 contexts: 1.5 times the growth of |W|."""
-    whole = NanoTofu.configured(split="forget10").request(seed=0)
+    whole = NanoTofu.configured(split="forget10").request(seed=seed)
     known = [e for e in whole.retain if e.subject][:100]
     growth = {}
     for variant in ("rome", "r-rome"):
@@ -452,5 +417,6 @@ def test_a_hundred_edits_of_a_trained_model_show_the_same_difference() -> None:
         first = float(weight_as_matrix(model.modules.mlp_down(LAYER)).norm())
         method = Rome.configured(variant=variant, steps=8, clamp=4.0)
         edited = method.unlearn(model, replace(whole, forget=tuple(known)))
+        assert len(edited.journal) == 100
         growth[variant] = edited.journal[-1].scores["weight_norm"] - first
     assert growth["rome"] > 1.2 * growth["r-rome"]

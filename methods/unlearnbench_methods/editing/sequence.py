@@ -110,6 +110,7 @@ def edit_in_sequence(
     edits = [Edit(n, item, target) for n, (item, target) in enumerate(items, start=1)]
     file = request.workspace / "edits.safetensors" if request.workspace else None
     journal = _resume(file, state) if file else []
+    outcomes: list[dict[str, float]] = []
     for batch in _batches(edits, len(journal), batch_size):
         place = f"edit {batch[0].number} of {len(edits)}"
         try:
@@ -128,7 +129,8 @@ def edit_in_sequence(
         loss = scores[-1].get("loss")
         progress(len(journal), len(edits), "editing" + (f", loss {loss:.3f}" if loss else ""))
     try:
-        outcomes = what_took(model, edits)
+        if len(outcomes) < len(edits):  # else one batch was all, and nothing has changed since
+            outcomes = what_took(model, edits)
     except Diverged as error:
         raise Diverged(f"after all edits: {error}", journal) from error
     model.journal = [

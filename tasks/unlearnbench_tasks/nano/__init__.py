@@ -84,5 +84,6 @@ NANO = ModelEntry(
         "grad-ascent": {"learning_rate": 2e-4},
         "grad-diff": {"learning_rate": 4e-4},
         "rome": {"clamp": 4.0, "contexts": 6},
+        "grace": {"layer": 1},
     },
 )
