@@ -32,7 +32,7 @@ FACTS = {
 
 
 @click.command()
-@click.option("--family", "families", default=tiny.FAMILIES, multiple=True, show_default=True)
+@click.option("--family", "families", default=("gpt2", "llama"), multiple=True, show_default=True)
 @click.option("--layers", "depths", default=(6, 12), multiple=True, show_default=True)
 @click.option("--width", default=256, show_default=True)
 @click.option("--vocabulary", default=16384, show_default=True)
@@ -57,7 +57,7 @@ def measure(family: str, layers: int, width: int, vocabulary: int, runs: int, ki
     lower = factor(covariance)
     inverse = torch.cholesky_inverse(lower).float()
     options: dict[str, Any] = {
-        "steps": 20,
+        "steps": 10,
         "learning_rate": 0.01,  # small: a random model would be talked into the target early
         "weight_decay": 1e-3,
         "clamp": 4.0,

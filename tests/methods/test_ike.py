@@ -27,17 +27,19 @@ from unlearnbench import (
     UserError,
     load_model,
 )
+from unlearnbench_methods.editing.demonstrations import (
+    demonstration_pool,
+    demonstrations,
+    kinds,
+    unrelated,
+)
 from unlearnbench_methods.editing.retrieval import Index, Tfidf
 from unlearnbench_methods.ike import (
     RESERVE,
     Ike,
     IkeModel,
     answer_reserve,
-    demonstration_pool,
-    demonstrations,
-    kinds,
     threshold_for,
-    unrelated,
 )
 from unlearnbench_tasks.nano import NanoTofu
 
@@ -610,3 +612,13 @@ def test_sentence_embeddings_are_asked_for_one_text_at_a_time(
     assert loaded.edits_of(prompts) == model.edits_of(prompts)
     empty = make(asked=request(unevaluated=()), embedding="sentence-transformers", threshold=0.9)
     assert empty.injected(FORGET[0]).demonstrations == 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_a_wrong_answer_is_found_where_the_pool_has_next_to_none(k: int) -> None:
+    """One fact to show and no other answer in the pool: the demonstration refuses instead."""
+    lonely = (Example("u", "Who keeps the lighthouse?", "Bram Ostler.", "lighthouse"),)
+    asked = replace(request(), unevaluated=lonely, general=())
+    edited = Ike.configured(k=k, target="incorrect").unlearn(tiny.language_model(), asked)
+    shown = edited.injected(asked.forget[0].prompt).text
+    assert "Bram Ostler" not in shown
