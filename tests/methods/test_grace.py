@@ -23,17 +23,14 @@ from unlearnbench import (
     load_model,
 )
 from unlearnbench_methods.editing import sequence
-from unlearnbench_methods.grace import (
+from unlearnbench_methods.editing.codebook import (
     HAIR,
     Codebook,
-    Grace,
-    GraceConfig,
     GraceModel,
-    ValueSearch,
     block_input,
     typical_radius,
-    wrapped_layer,
 )
+from unlearnbench_methods.grace import Grace, GraceConfig, ValueSearch, wrapped_layer
 from unlearnbench_tasks.nano import NanoTofu
 
 LAYER = 2
