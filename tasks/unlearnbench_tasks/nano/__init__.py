@@ -84,6 +84,8 @@ NANO = ModelEntry(
         "grad-ascent": {"learning_rate": 2e-4},
         "grad-diff": {"learning_rate": 4e-4},
         "rome": {"clamp": 4.0, "contexts": 6},
+        "memit": {"cov_weight": 200.0},
+        "alphaedit": {"l2": 10.0},
         "grace": {"layer": 1},
     },
 )
