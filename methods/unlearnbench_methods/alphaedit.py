@@ -83,10 +83,15 @@ class AlphaEdit(Method[AlphaEditConfig]):
         contexts = context_prefixes(model, request.seed, config.contexts)
         texts = corpus_texts(config.corpus, model, request)
         covariances = key_covariances(model, layers, texts, progress)
-        bases = {
-            layer: null_space(C, threshold_for(model, C, config), layer)
+        thresholds = {
+            layer: threshold_for(model, C, config)
             for layer, C in zip(layers, covariances, strict=True)
         }
+        bases = {
+            layer: null_space(C, thresholds[layer], layer)
+            for layer, C in zip(layers, covariances, strict=True)
+        }
+        noted = {f"nullspace_threshold_{layer}": value for layer, value in thresholds.items()}
         downs = {model.modules.mlp_down_path(i): model.modules.mlp_down(i) for i in layers}
         state = PastKeys(Weights(downs), {i: U.new_zeros(len(U), 0) for i, U in bases.items()})
         growth = Growth(list(downs.values()))
@@ -98,7 +103,7 @@ class AlphaEdit(Method[AlphaEditConfig]):
             return X
 
         def apply(batch: Sequence[Edit]) -> list[dict[str, float]]:
-            return edit_facts(
+            scores = edit_facts(
                 model,
                 layers,
                 batch,
@@ -109,6 +114,7 @@ class AlphaEdit(Method[AlphaEditConfig]):
                 growth,
                 progress,
             )
+            return [{**score, **noted} for score in scores]
 
         edit_in_sequence(
             model,
@@ -119,6 +125,7 @@ class AlphaEdit(Method[AlphaEditConfig]):
             progress,
             batch_size=config.batch_size,
             needs_subject=True,
+            config=self.config,
         )
         return model
 

@@ -88,6 +88,7 @@ class FtL(Method[FtLConfig]):
             apply,
             Weights({model.modules.mlp_down_path(self.config.layer): down}),
             progress,
+            config=self.config,
         )
         return model
 

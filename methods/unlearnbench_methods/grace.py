@@ -86,7 +86,7 @@ class Grace(Method[GraceConfig]):
             (edit,) = batch
             return [self._edit(edited, edit, labels[edit.target])]
 
-        edit_in_sequence(edited, request, targets, apply, edited, progress)
+        edit_in_sequence(edited, request, targets, apply, edited, progress, config=self.config)
         return edited
 
     @classmethod
@@ -116,6 +116,7 @@ class Grace(Method[GraceConfig]):
             "loss": loss,
             "steps": steps,
             "change_norm": float((value - search.initial).norm()),
+            "epsilon": model.epsilon,
             "keys": len(codebook.keys),
             "radius_max": float(codebook.radii.max()),
         }

@@ -115,7 +115,7 @@ class Ike(Method[IkeConfig]):
             model,
             [StoredEdit(**edit) for edit in settings["edits"]],
             settings["demonstrations"],
-            tensors["demonstrations"].numpy(),
+            tensors["demonstrations"].cpu().numpy(),
             loaded_embedding(settings["embedding"], tensors),
             settings["embedding"],
             settings["scope"],

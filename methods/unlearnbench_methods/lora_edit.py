@@ -91,6 +91,7 @@ class LoraEdit(Method[LoraEditConfig]):
             Weights(linears),
             progress,
             batch_size=self.config.at_once or len(request.forget),
+            config=self.config,
         )
         return model
 

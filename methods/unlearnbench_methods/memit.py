@@ -36,7 +36,7 @@ from unlearnbench_methods.editing.value_search import SearchSettings
 
 class MemitConfig(MassEditConfig):
     cov_weight: float | None = Field(
-        None, ge=0, description="lambda, the weight of C against the edits; default: the family's"
+        None, gt=0, description="lambda, the weight of C against the edits; default: the family's"
     )
     batch_size: int | None = Field(
         None, ge=1, description="edits made at once; default: all of the forget set"
@@ -103,6 +103,7 @@ class Memit(Method[MemitConfig]):
             progress,
             batch_size=config.batch_size or len(request.forget),
             needs_subject=True,
+            config=self.config,
         )
         return model
 

@@ -101,6 +101,7 @@ class Rome(Method[RomeConfig]):
             Weights({model.modules.mlp_down_path(layer): down}),
             progress,
             needs_subject=True,
+            config=self.config,
         )
         return model
 

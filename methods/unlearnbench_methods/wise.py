@@ -110,7 +110,13 @@ class Wise(Method[WiseConfig]):
             return [self._edit(edited, edit, contexts, unrelated, settings, request.seed)]
 
         edit_in_sequence(
-            edited, request, request.targets(self.config.target), apply, edited, progress
+            edited,
+            request,
+            request.targets(self.config.target),
+            apply,
+            edited,
+            progress,
+            config=self.config,
         )
         return edited
 

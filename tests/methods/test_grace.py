@@ -105,6 +105,7 @@ def test_scores_and_generations_of_an_edited_prompt_agree(family: str) -> None:
         with hit.rows([0], [len(ids) - 1]), torch.no_grad():
             logits = model.hf(input_ids=torch.tensor([ids])).logits[0, -1]
         first = model.tokenizer.decode([int(logits.argmax())])
+        assert first.strip()
         assert text.startswith(first.strip())
 
 

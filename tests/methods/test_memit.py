@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,17 @@ import torch
 import unlearnbench_methods.memit as room
 from tests import tiny
 from tests.methods.rome_reference import slow_search
-from unlearnbench import Example, ForgetRequest, LanguageModel, UserError, silent, weight_as_matrix
+from unlearnbench import (
+    Example,
+    ForgetRequest,
+    LanguageModel,
+    Method,
+    UserError,
+    load_model,
+    silent,
+    weight_as_matrix,
+)
+from unlearnbench_methods.alphaedit import AlphaEdit
 from unlearnbench_methods.editing.covariance import factor
 from unlearnbench_methods.editing.mass_edit import insert_values, mean_keys
 from unlearnbench_methods.editing.value_search import (
@@ -24,6 +35,7 @@ from unlearnbench_methods.editing.value_search import (
     rows_for,
 )
 from unlearnbench_methods.memit import Memit, least_squares_directions
+from unlearnbench_tasks.nano import NanoTofu
 
 SETTINGS = SearchSettings(steps=8, learning_rate=0.3, weight_decay=1e-3, clamp=0.75)
 CONTEXTS = ["", "The lute. ", "There is little on record about this. "]
@@ -320,3 +332,22 @@ def test_facts_without_a_subject_are_skipped_and_counted() -> None:
         "f0",
         "f1",
     ]
+
+
+@pytest.mark.parametrize("method", [Memit, AlphaEdit])
+def test_a_fact_that_is_true_already_is_left_alone(method: type[Method[Any]]) -> None:
+    """Its search ends at once: nothing is missing of a change of nothing."""
+    model, asked = load_model("nano"), NanoTofu.configured(split="forget05").request(seed=0)
+    known = asked.forget[0]
+    request = replace(
+        asked,
+        forget=(replace(known, answer="Something else."),),
+        retain=asked.retain[:20],
+        wrong_answers={known.id: (known.answer,)},
+    )
+    edited = method.configured(target="incorrect", contexts=1).unlearn(model, request)
+    (record,) = edited.journal
+    assert record.scores["steps"] == 1
+    assert record.scores["change_norm"] == pytest.approx(0, abs=1e-4)
+    assert record.scores["missing"] == 0
+    assert record.scores["success"] == 1

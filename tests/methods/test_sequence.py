@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,15 @@ import pytest
 import torch
 
 from tests import tiny
-from unlearnbench import Diverged, Example, ForgetRequest, LanguageModel, silent
-from unlearnbench_methods.editing import sequence
+from unlearnbench import (
+    Diverged,
+    Example,
+    ForgetRequest,
+    LanguageModel,
+    MethodConfig,
+    silent,
+)
+from unlearnbench_methods.editing import checkpoint, sequence
 from unlearnbench_methods.editing.sequence import (
     Edit,
     Weights,
@@ -88,7 +96,7 @@ def run(
         apply or editor.apply,
         editor,
         progress,  # type: ignore[arg-type]
-        **options,  # type: ignore[arg-type]
+        **{"config": MethodConfig(), **options},  # type: ignore[arg-type]
     )
     return model
 
@@ -294,6 +302,59 @@ def test_a_torn_checkpoint_is_no_checkpoint(tmp_path: Path, left: int) -> None:
 
 
 @pytest.mark.usefixtures("every_three")
+class OtherConfig(MethodConfig):
+    rate: float = 0.1
+
+
+@pytest.mark.parametrize("other", ["facts", "settings", "model", "code"])
+def test_a_checkpoint_of_anything_else_is_no_checkpoint(
+    tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(request(4, tmp_path), Counter(), config=OtherConfig())
+    asked, model, config = request(4, tmp_path), Memory(), OtherConfig()
+    if other == "facts":
+        asked = replace(asked, forget=asked.forget[::-1])
+    elif other == "settings":
+        config = OtherConfig(rate=0.2)
+    elif other == "model":
+        with torch.no_grad():
+            next(model.hf.parameters()).add_(1.0)
+    else:
+        monkeypatch.setattr(checkpoint, "_source_digest", lambda config: "edited")
+    again = Counter()
+    run(asked, again, model, config=config)
+    assert [n for batch in again.asked for n in batch] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_adds_to_what_it_had_cost(tmp_path: Path) -> None:
+    def dear(fail: bool) -> Callable[[Sequence[Edit]], list[dict[str, float]]]:
+        def apply(batch: Sequence[Edit]) -> list[dict[str, float]]:
+            if fail and batch[0].number == sequence.CHECKPOINT_EVERY + 2:
+                raise KeyboardInterrupt
+            model.trained_tokens += 10
+            return [{"loss": 0.5}]
+
+        return apply
+
+    asked = request(sequence.CHECKPOINT_EVERY + 3, tmp_path)
+    model: LanguageModel = Memory()
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, Counter(), model, dear(fail=True))
+    model = Memory()
+    run(asked, Counter(), model, dear(fail=False))
+    assert model.trained_tokens == 10 * (sequence.CHECKPOINT_EVERY + 3)
+    assert model.earlier_seconds > 0
+
+
+def test_a_score_that_is_no_number_is_divergence() -> None:
+    def apply(batch: Sequence[Edit]) -> list[dict[str, float]]:
+        return [{"loss": 0.5, "missing": math.inf if batch[0].number == 2 else 0.0}]
+
+    with pytest.raises(Diverged, match=r"edit 2 of 3: its missing is inf") as caught:
+        run(request(3), Counter(), apply=apply)
+    assert len(caught.value.journal) == 1
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_come_back_from_a_checkpoint_bit_for_bit(
@@ -314,7 +375,13 @@ def test_weights_come_back_from_a_checkpoint_bit_for_bit(
             return [{}]
 
         edit_in_sequence(
-            model, request(5, workspace), ["dummy"] * 5, apply, Weights({"down": down}), silent
+            model,
+            request(5, workspace),
+            ["dummy"] * 5,
+            apply,
+            Weights({"down": down}),
+            silent,
+            config=MethodConfig(),
         )
         return model.fingerprint()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from unlearnbench import UserError
+from unlearnbench.running.job import command_of
 from unlearnbench.running.plan import plan_jobs, read_plan
 
 
@@ -61,7 +63,7 @@ def test_a_wrong_plan_is_one_clear_line(
 
 
 def test_settings_for_a_method_outside_the_run_are_an_error() -> None:
-    with pytest.raises(UserError, match='no method "rome" is in this run'):
+    with pytest.raises(UserError, match='no method or task "rome" is in this run'):
         plan_jobs(["none"], ["nano"], ["nano"], [0], {"rome": {"steps": 2}})
 
 
@@ -88,3 +90,16 @@ def test_a_wrong_plan_file_names_the_field(tmp_path: Path, text: str, message: s
 def test_a_missing_plan_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.yaml"):
         read_plan(tmp_path / "gone.yaml")
+
+
+def test_a_setting_may_be_a_tasks_and_the_command_repeats_it() -> None:
+    (job,) = plan_jobs(
+        ["none"], ["nano:forget05"], ["nano"], [0], {"nano": {"facts": 3, "limit": 5}}
+    )
+    assert job.task_config == {"split": "forget05", "facts": 3, "limit": 5}
+    assert "nano:forget05 facts=3 limit=5" in job.title
+    words = shlex.split(command_of(job))
+    given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    assert given == ["nano.facts=3", "nano.limit=5"]
+    with pytest.raises(UserError, match="nano, facts = 0"):
+        plan_jobs(["none"], ["nano"], ["nano"], [0], {"nano": {"facts": 0}})

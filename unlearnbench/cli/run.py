@@ -24,7 +24,11 @@ import click
     help="Results folder; jobs finished there are not run again.",
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="METHOD.KEY=VALUE", help="Hyperparameter."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME.KEY=VALUE",
+    help="Hyperparameter of a method, or option of a task.",
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Local data files of the tasks.")
 @click.option("--retain-model", metavar="MODEL", help="The retrained oracle.")

@@ -32,7 +32,7 @@ def build_task(spec: str, data_dir: Path | None = None) -> Task[Any]:
 
 
 def parse_settings(settings: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """`method.key=value` settings by method; values as YAML reads them (`true`, `1e-3`, `[1, 2]`).
+    """`name.key=value` settings by method or task; values as YAML reads them (`true`, `1e-3`).
 
     Raises:
         UserError: a setting of another form.

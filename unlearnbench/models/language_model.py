@@ -88,6 +88,8 @@ class LanguageModel:
         self.forward_tokens = 0
         #: Tokens that gradient steps were taken on.
         self.trained_tokens = 0
+        #: Seconds that earlier attempts at an interrupted run of the method took.
+        self.earlier_seconds = 0.0
         #: What a method noted as it went, a record a step (an edit: its loss, its norm, whether
         #: it took). The runner keeps it beside the result.
         self.journal: list[Record] = []

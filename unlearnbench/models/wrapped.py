@@ -44,6 +44,7 @@ class WrappedModel(LanguageModel):
             batch_tokens=model.budget.tokens,
         )
         self.forward_tokens, self.trained_tokens = model.forward_tokens, model.trained_tokens
+        self.earlier_seconds = model.earlier_seconds
         self.journal = model.journal
 
     @abstractmethod

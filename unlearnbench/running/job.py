@@ -166,8 +166,12 @@ class JobRunner:
             result = self._run(job, identity, progress, command)
         except Diverged as error:
             result = self._failed("diverged", error, identity, job, command)
+            resolved = self._method(job).resolved(_load(job, _entry(job)))
             result = result.model_copy(
-                update={"journal": self._save_journal(identity, error.journal)}
+                update={
+                    "journal": self._save_journal(identity, error.journal),
+                    "method": identity.method.model_copy(update={"resolved": resolved}),
+                }
             )
         except (torch.OutOfMemoryError, MemoryError) as error:
             result = self._failed("out_of_memory", error, identity, job, command)
@@ -223,7 +227,7 @@ class JobRunner:
                 retain_model=_bare(task.aggregate(retained, before, retained)) if retained else [],
             ),
             cost=CostBlock(
-                unlearn_seconds=round(unlearn_seconds, 3),
+                unlearn_seconds=round(unlearn_seconds + unlearned.earlier_seconds, 3),
                 # Records that another job has made already cost nothing that could be stated.
                 evaluate_seconds=round(evaluate_seconds, 3) if fresh else None,
                 peak_memory_bytes=memory.bytes,
@@ -401,6 +405,8 @@ def command_of(job: Job) -> str:
         if value is not None:
             text = _portable_name(value) if isinstance(value, str) else json.dumps(value)
             words += ["--set", f"{setting_name(job.method)}.{key}={text}"]
+    for key, value in options.items():
+        words += ["--set", f"{job.task}.{key}={json.dumps(value)}"]
     if "data_dir" in job.task_config:
         words += ["--data-dir", "DATA"]
     return shlex.join(words)[:2000]

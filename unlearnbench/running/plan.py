@@ -61,7 +61,9 @@ class Job(BaseModel):
         """A short name for people: `rome target=dummy · nano:forget10 · nano · seed 0`."""
         options = " ".join(f"{k}={v}" for k, v in self.config.items())
         split = self.task_config.get("split")
+        asked = {k: v for k, v in self.task_config.items() if k not in ("split", "data_dir")}
         task = f"{self.task}:{split}" if split else self.task
+        task = " ".join([task, *(f"{k}={v}" for k, v in asked.items())])
         model = self.model.label or Path(self.model.name).name
         return " · ".join((f"{self.method} {options}".strip(), task, model, f"seed {self.seed}"))
 
@@ -121,14 +123,15 @@ def plan_jobs(
     """
     settings = settings or {}
     named = [_split_spec(m) for m in methods]
-    unused = set(settings) - {setting_name(name) for name, _ in named}
+    used = {setting_name(name) for name, _ in named} | {_split_spec(t)[0] for t in tasks}
+    unused = set(settings) - {name.partition(":")[0] for name in used}
     if unused:
-        raise UserError(f'--set {min(unused)}.…: no method "{min(unused)}" is in this run.')
+        raise UserError(f'--set {min(unused)}.…: no method or task "{min(unused)}" is in this run.')
     for word, given in (("method", named), ("task", tasks), ("model", models), ("seed", seeds)):
         if not given:
             raise UserError(f"nothing to run: no --{word}, and no --suite or --plan that has one.")
     built: list[Job] = []
-    task_options = [_task_options(t) for t in tasks]
+    task_options = [_task_options(t, settings) for t in tasks]
     for model in models:
         spec = _model_spec(model)
         _check_model(spec)
@@ -231,11 +234,14 @@ def _split_spec(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, dict(options or {})
 
 
-def _task_options(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _task_options(
+    spec: str | Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, dict[str, Any]]:
     name, options = _split_spec(spec)
     name, _, split = name.partition(":")
     if split:
         options = {"split": split, **options}
+    options = {**options, **settings.get(name, {})}
     task = load_task(name).configured(**options)  # raises on a wrong option
     task.describe_data()  # raises on missing or malformed data, before anything runs
     options.setdefault("split", task.split)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from unlearnbench import (
+    Diverged,
     ForgetRequest,
     LanguageModel,
     Progress,
@@ -147,7 +148,7 @@ def factor(covariance: torch.Tensor) -> torch.Tensor:
             return lower
         ridge = ridge * 10 if ridge else FIRST_RIDGE
         if ridge > 1:
-            raise ArithmeticError("the key covariance is not finite.")
+            raise Diverged("the key covariance is not finite.")
 
 
 def whiten(lower: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

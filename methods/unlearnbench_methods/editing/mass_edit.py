@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from pydantic import Field
 
-from unlearnbench import LanguageModel, Progress, UserError, weight_as_matrix
+from unlearnbench import Diverged, LanguageModel, Progress, UserError, weight_as_matrix
 from unlearnbench_methods.editing.covariance import exact
 from unlearnbench_methods.editing.growth import Growth
 from unlearnbench_methods.editing.sequence import Edit
@@ -82,10 +82,15 @@ def edit_facts(
     ]
     found = find_values(model, layers[-1], facts, settings, "block", progress)
     z = exact(torch.stack([f.value for f in found])).T  # [d, facts]
-    norms = insert_values(model, layers, facts, z, directions)
+    try:
+        norms = insert_values(model, layers, facts, z, directions)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise Diverged(f"the least-squares system of the batch is singular ({error}).") from error
     weight_norm = growth.check()
-    first = exact(torch.stack([f.initial for f in found])).T
-    missing = residuals(model, layers[-1], facts, z).norm(dim=0) / (z - first).norm(dim=0)
+    wanted = (z - exact(torch.stack([f.initial for f in found])).T).norm(dim=0)
+    # A fact that was true already moves nowhere, and nothing of that is missing.
+    missing = residuals(model, layers[-1], facts, z).norm(dim=0) / wanted
+    missing = torch.where(wanted > 0, missing, 0.0)
     return [
         {
             "loss": f.loss,

@@ -78,7 +78,8 @@ class Tfidf:
     @classmethod
     def load(cls, tensors: Mapping[str, torch.Tensor]) -> Tfidf:
         frequencies = np.zeros(BUCKETS, np.int64)
-        frequencies[tensors["tfidf.words"].numpy()] = tensors["tfidf.frequencies"].numpy()
+        words, counts = tensors["tfidf.words"].cpu(), tensors["tfidf.frequencies"].cpu()
+        frequencies[words.numpy()] = counts.numpy()
         return cls(frequencies, int(tensors["tfidf.texts"]))
 
 

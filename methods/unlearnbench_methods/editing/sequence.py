@@ -5,16 +5,11 @@ Success is measured twice, because the two differ: right after an edit, and afte
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from unlearnbench import (
@@ -22,11 +17,12 @@ from unlearnbench import (
     Example,
     ForgetRequest,
     LanguageModel,
+    MethodConfig,
     Progress,
     Record,
     weight_as_matrix,
 )
-from unlearnbench.results import write_atomically
+from unlearnbench_methods.editing.checkpoint import Checkpoint, EditorState
 
 #: Edits between two checkpoints.
 CHECKPOINT_EVERY = 25
@@ -46,16 +42,6 @@ class Edit:
     def subject(self) -> str:
         assert self.item.subject is not None  # edits without one are left out where it is needed
         return self.item.subject
-
-
-class EditorState(Protocol):
-    """All that edits change: what a checkpoint holds."""
-
-    def tensors(self) -> Mapping[str, torch.Tensor]: ...
-
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Puts back what `tensors` gave."""
-        ...
 
 
 class Weights:
@@ -85,6 +71,7 @@ def edit_in_sequence(
     state: EditorState,
     progress: Progress,
     *,
+    config: MethodConfig,
     batch_size: int = 1,
     needs_subject: bool = False,
 ) -> None:
@@ -96,7 +83,8 @@ def edit_in_sequence(
     counts them).
 
     Where the request has a workspace, all is saved there every `CHECKPOINT_EVERY` edits, and a
-    second call goes on behind the last checkpoint, to the same end.
+    second call for the same edits, by the same code, goes on behind the last checkpoint to the same
+    end.
 
     Raises:
         Diverged: from `apply`, or numbers that are not finite; with the edit's number and the
@@ -108,14 +96,17 @@ def edit_in_sequence(
         if not (needs_subject and lacks_subject(item))
     ]
     edits = [Edit(n, item, target) for n, (item, target) in enumerate(items, start=1)]
-    file = request.workspace / "edits.safetensors" if request.workspace else None
-    journal = _resume(file, state) if file else []
+    checkpoint = None
+    if request.workspace:
+        file = request.workspace / "edits.safetensors"
+        checkpoint = Checkpoint(file, model, state, edits, config)
+    journal = checkpoint.resume() if checkpoint else []
     outcomes: list[dict[str, float]] = []
     for batch in _batches(edits, len(journal), batch_size):
         place = f"edit {batch[0].number} of {len(edits)}"
         try:
             scores = apply(batch)
-            _check_finite(state)
+            _check_finite(state, scores)
             outcomes = what_took(model, batch)
         except Diverged as error:
             raise Diverged(f"{place}: {error}", journal) from error
@@ -124,8 +115,8 @@ def edit_in_sequence(
             for edit, noted, took in zip(batch, scores, outcomes, strict=True)
         ]
         whole = len(journal) == len(edits)
-        if file and (whole or _crosses(len(journal), len(batch))):
-            _checkpoint(file, state, journal)
+        if checkpoint and (whole or _crosses(len(journal), len(batch))):
+            checkpoint.save(journal)
         loss = scores[-1].get("loss")
         progress(len(journal), len(edits), "editing" + (f", loss {loss:.3f}" if loss else ""))
     try:
@@ -188,27 +179,12 @@ def _record(edit: Edit, scores: Mapping[str, float]) -> Record:
     return Record(id=edit.item.id, split=EDITS, cluster=cluster, scores=dict(scores))
 
 
-def _check_finite(state: EditorState) -> None:
+def _check_finite(state: EditorState, scores: Sequence[Mapping[str, float]]) -> None:
+    for name, value in ((n, v) for noted in scores for n, v in noted.items()):
+        if not math.isfinite(value):
+            raise Diverged(f"its {name} is {value}.")
     for name, tensor in state.tensors().items():
         if tensor.is_floating_point():
             broken = int((~torch.isfinite(tensor)).sum())
             if broken:
                 raise Diverged(f"{broken} of {tensor.numel()} numbers of {name} are not finite.")
-
-
-def _checkpoint(file: Path, state: EditorState, journal: Sequence[Record]) -> None:
-    tensors = {n: t.detach().cpu().contiguous() for n, t in state.tensors().items()}
-    noted = json.dumps([asdict(record) for record in journal])
-    write_atomically(file, save(tensors, metadata={"journal": noted}))
-
-
-def _resume(file: Path, state: EditorState) -> list[Record]:
-    """The journal of the last checkpoint, whose state is put back; nothing where there is none."""
-    try:
-        with safe_open(file, framework="pt") as saved:
-            noted = json.loads(saved.metadata()["journal"])
-            tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-        return []
-    state.load(tensors)
-    return [Record(**record) for record in noted]

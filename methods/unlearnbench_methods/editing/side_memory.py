@@ -99,12 +99,15 @@ class SideMemoryModel(WrappedModel):
         limit = self.max_positions or max(map(len, ids), default=0)
         # A prompt that the engine will refuse is no business of the router's.
         known = list(dict.fromkeys(tuple(i) for i in ids if 0 < len(i) <= limit))
+        # Alone in a lower precision: there a batch's shape could move a decision.
+        batches = [known] if self.dtype == torch.float32 else [[prompt] for prompt in known]
         main, d = self.main, {}
-        for i, inputs in mlp_inputs(self, self.layer, known):
-            d[known[i]] = [
-                float(token_distances(self.activation, wide(inputs), memory, main).mean())
-                for memory in self.memories
-            ]
+        for batch in batches:
+            for i, inputs in mlp_inputs(self, self.layer, batch):
+                d[batch[i]] = [
+                    float(token_distances(self.activation, wide(inputs), memory, main).mean())
+                    for memory in self.memories
+                ]
         nowhere = [0.0] * len(self.memories)
         of_prompts = [d.get(tuple(i), nowhere) for i in ids]
         return torch.tensor(of_prompts).reshape(len(ids), len(self.memories)).T

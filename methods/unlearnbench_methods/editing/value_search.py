@@ -223,6 +223,7 @@ def _search(
         # Not `backward`: no parameter's gradient is wanted, whatever its requires_grad says.
         (delta.grad,) = torch.autograd.grad(losses.sum(), delta)
         optimizer.step()
+        model.trained_tokens += loss_of.tokens
         with torch.no_grad():
             norm = delta.norm(dim=1)
             delta.mul_(torch.where(norm > bound, bound / norm, 1.0)[:, None])
@@ -281,6 +282,8 @@ class _Loss:
         unedited = torch.cat([part.states for part in self._parts])[len(wanted) :]
         self._unedited = self._essence(unedited)
 
+        #: Tokens that a step runs, padding included.
+        self.tokens = sum(part.tokens for part in self._parts)
         first = self._parts[0]
         #: Of each fact [contexts, d_mlp].
         self.keys = list(first.keys[: len(contexts)].split(rows_of))
@@ -357,6 +360,7 @@ class _Above:
         #: [rows, d].
         self.keys = at_subject(seen.key).float()
         self.mlp, self.block = at_subject(seen.value), at_subject(seen.hidden)
+        self.tokens = len(rows) * (width - slot)
         #: Without a delta: what the head gets where the loss reads [reads, d].
         self.states = states[self._row, self._column]
 
