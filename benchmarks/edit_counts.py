@@ -12,7 +12,9 @@ on. `draw` makes the table and the plot of both.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -33,16 +35,21 @@ from unlearnbench import (
     ForgetRequest,
     LanguageModel,
     Method,
+    Record,
     UserError,
+    content_key,
     load_records,
     plugins,
 )
 from unlearnbench.cli.progress import Display, display
 from unlearnbench.results import load_result, result_files
 from unlearnbench.results.store import records_of
+from unlearnbench_tasks.tofu_data import spread
 
 #: Tokens of the model's own answer that must stay what it was.
 ANSWER_TOKENS = 40
+#: Items of a split that every point is measured on (`limit` of the study's plan).
+ITEMS = 25
 #: Retain prompts that locality is measured on.
 LOCALITY_PROMPTS = 100
 
@@ -86,17 +93,25 @@ def counterfact(
         Example(e.id, row["locality_prompt"], "")
         for e, row in zip(request.forget, rows, strict=False)
     ]
+    original = unlearnbench.load_model(model)
+    own = Kept(original, kept[:: max(1, edits // LOCALITY_PROMPTS)])
     with display() as bars:
         for method in _methods(settings, names, target="incorrect"):
-            file = work / f"counterfact-{method.name}-{edits}.json"
+            key = content_key(
+                model=original.fingerprint(),
+                method=[method.name, method.config.model_dump(mode="json")],
+                request=[edits, seed, hashlib.sha256(data.read_bytes()).hexdigest()],
+            )
+            file = work / f"counterfact-{method.name}-{edits}-{key[:12]}.json"
             if file.is_file():
                 continue
-            own = Kept(unlearnbench.load_model(model), kept[:: max(1, edits // LOCALITY_PROMPTS)])
-            asked = replace(request, workspace=work / file.stem)
-            point, edited = measure(method, model, asked, bars, file.stem)
+            workspace = file.with_suffix("")
+            asked = replace(request, workspace=workspace)
+            point, edited = measure(method, model, asked, bars, f"{method.name}, {edits} edits")
             if edited is not None:
                 point["locality"] = own.share(edited)
             _write(file, {**point, "edits": edits})
+            shutil.rmtree(workspace, ignore_errors=True)
 
 
 def counterfact_request(rows: Sequence[dict[str, str]], edits: int, seed: int) -> ForgetRequest:
@@ -158,7 +173,8 @@ def measure(
     except unlearnbench.Diverged as error:
         journal = list(error.journal)
         point.update(status="diverged", message=str(error))
-    point["seconds"] = round(time.perf_counter() - start, 1)
+    earlier = edited.earlier_seconds if edited else 0.0
+    point["seconds"] = round(time.perf_counter() - start + earlier, 1)
     for score in ("success", "success_at_end", "answer_prob_at_end", "loss", "change_norm"):
         values = [r.scores[score] for r in journal if score in r.scores]
         point[score] = float(np.mean(values)) if values else None
@@ -212,18 +228,28 @@ def tofu_point(path: Path) -> dict[str, Any] | None:
     if result.journal is not None:
         point.update(result.journal.means)
     if result.records is not None:
-        point["model_utility"] = next(m.value for m in result.metrics if m.name == "model_utility")
         files = {field: file for field, file, _ in records_of(result, path)}
-        before = spoken(files["records.before_file"])
-        after = spoken(files["records.file"])
-        point["locality"] = float(np.mean([after[i] == text for i, text in before.items()]))
-        point["locality_n"] = len(before)
+        limit = result.task.config.get("limit")
+        before = asked(files["records.before_file"], limit)
+        after = asked(files["records.file"], limit)
+        same = [
+            a.generation == b.generation
+            for b, a in zip(before, after, strict=True)
+            if b.split != "forget"
+        ]
+        point.update(locality=float(np.mean(same)), locality_n=len(same))
+        metrics = plugins.load("task", result.task.name).aggregate(after, before)
+        point["model_utility"] = next(m.value for m in metrics if m.name == "model_utility")
     return point
 
 
-def spoken(file: Path) -> dict[str, str | None]:
-    """What a model answered to each prompt that is not about the forget set."""
-    return {r.id: r.generation for r in load_records(file) if r.split != "forget"}
+def asked(file: Path, limit: int | None) -> list[Record]:
+    """The records of a run; of one without a limit those that `ITEMS` a split would have been."""
+    splits: dict[str, list[Record]] = defaultdict(list)
+    for record in load_records(file):
+        splits[record.split].append(record)
+    wanted = None if limit else ITEMS
+    return [record for own in splits.values() for record in spread(own, wanted)]
 
 
 def one_a_method(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
