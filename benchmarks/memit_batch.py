@@ -13,12 +13,13 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import click
 import torch
 
 from tests import tiny
-from unlearnbench import Example, ForgetRequest, LanguageModel
+from unlearnbench import Example, ForgetRequest, LanguageModel, Method
 from unlearnbench_methods.editing.contexts import context_prefixes
 from unlearnbench_methods.editing.value_search import find_value, find_values, rows_for
 from unlearnbench_methods.memit import Memit, search_settings, window
@@ -34,15 +35,37 @@ LAST = ("Trenwick", "Quill", "Ostler", "Moor", "Verse", "Lute", "Reed", "Eve", "
 @click.option("--width", default=256, show_default=True)
 @click.option("--vocabulary", default=16384, show_default=True)
 @click.option("--runs", default=5, show_default=True)
-def main(families: tuple[str, ...], layers: int, width: int, vocabulary: int, runs: int) -> None:
+@click.option("--steps", default=20, show_default=True, help="Of the search, for both.")
+@click.option("--rome-layer", type=int, help="Default: its family's.")
+@click.option("--memit-layer", "window_of", type=int, multiple=True, help="Default: its family's.")
+def main(
+    families: tuple[str, ...],
+    layers: int,
+    width: int,
+    vocabulary: int,
+    runs: int,
+    steps: int,
+    rome_layer: int | None,
+    window_of: tuple[int, ...],
+) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["UNLEARNBENCH_CACHE"] = folder
         for family in families:
-            click.echo(measure(family, layers, width, vocabulary, runs))
+            rome = Rome.configured(steps=steps, layer=rome_layer)
+            memit = Memit.configured(steps=steps, layers=window_of or None)
+            click.echo(measure(family, layers, width, vocabulary, runs, rome, memit))
 
 
-def measure(family: str, layers: int, width: int, vocabulary: int, runs: int) -> str:
+def measure(
+    family: str,
+    layers: int,
+    width: int,
+    vocabulary: int,
+    runs: int,
+    rome: Method[Any],
+    memit: Method[Any],
+) -> str:
     model = tiny.language_model(family, layers=layers, width=width, scale=1.0)
     model.hf.resize_token_embeddings(vocabulary, mean_resizing=False)
     kept = {name: p.clone() for name, p in model.hf.named_parameters()}
@@ -66,8 +89,7 @@ def measure(family: str, layers: int, width: int, vocabulary: int, runs: int) ->
         restore()
         return spent
 
-    check_values(model, facts[:50:10])
-    rome, memit = Rome.configured(), Memit.configured()
+    check_values(model, facts[:50:10], memit)
     for warm in (lambda: rome.unlearn(model, one), lambda: memit.unlearn(model, one)):
         seconds(warm)  # measures C
     single, mass = [], []
@@ -78,14 +100,14 @@ def measure(family: str, layers: int, width: int, vocabulary: int, runs: int) ->
         memit_steps = statistics.mean(r.scores["steps"] for r in model.journal)
     a, b = statistics.median(single), statistics.median(mass)
     return (
-        f"{family:8} {layers} layers: one ROME edit {a:.2f} s ({rome_steps:.0f} steps), 100 MEMIT "
-        f"edits {b:.2f} s ({memit_steps:.1f} steps each): {b / a:.1f}x"
+        f"{family:8} {layers} layers (ROME at {rome.resolved(model)['layer']}, MEMIT at "
+        f"{memit.resolved(model)['layers']}): one ROME edit {a:.2f} s ({rome_steps:.0f} steps), "
+        f"100 MEMIT edits {b:.2f} s ({memit_steps:.1f} steps each): {b / a:.1f}x"
     )
 
 
-def check_values(model: LanguageModel, facts: tuple[Example, ...]) -> None:
+def check_values(model: LanguageModel, facts: tuple[Example, ...], method: Method[Any]) -> None:
     """That facts searched together get the values that they get alone."""
-    method = Memit.configured()
     settings, last = search_settings(model, method.config), window(model, method.config)[-1]
     contexts = context_prefixes(model, 0, method.config.contexts)
     rows = [rows_for(model, e.prompt, str(e.subject), "dummy", contexts, close=True) for e in facts]

@@ -41,7 +41,8 @@ def window(model: LanguageModel, config: MassEditConfig) -> list[int]:
     """The edited layers, ascending: the configured ones, else the family's.
 
     Published: GPT-2-XL 13-17, GPT-J 3-8, Llama of 32 layers 4-8. Others: one layer of six, two to
-    five of them, up to 42 % depth.
+    five of them, up to 35 % depth, where the
+    deepest of the published ones ends.
 
     Raises:
         UserError: the configured ones do not ascend.
@@ -53,7 +54,7 @@ def window(model: LanguageModel, config: MassEditConfig) -> list[int]:
         return [model.modules.checked(layer) for layer in config.layers]
     count = len(model.modules)
     published = {("gpt2", 48): (13, 17), ("gptj", 28): (3, 8), ("llama", 32): (4, 8)}
-    last = int(0.42 * count)
+    last = int(0.35 * count)
     size = min(5, max(2, round(count / 6)))
     near = max(0, last - size + 1), last
     first, last = published.get((str(model.hf.config.model_type), count), near)
