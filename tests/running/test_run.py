@@ -293,7 +293,7 @@ def test_a_schedulers_sigterm_ends_a_run_as_ctrl_c_does(
         if "waiting" in line:
             break
     process.terminate()
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "0 of 1 jobs are done and kept" in rest
     assert list(result_files(tmp_path)) == []  # no false failure either
@@ -317,7 +317,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     while not list(result_files(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "1 of 2 jobs are done and kept" in out
     (kept,) = result_files(tmp_path)
