@@ -235,7 +235,7 @@ def test_the_window_follows_the_publication_or_the_models_depth() -> None:
     assert layers("llama", 32) == [4, 5, 6, 7, 8]
     assert layers("gpt2", 1) == [0]
     assert layers("gpt2", 4) == [0, 1]
-    assert layers("gpt_neox", 24) == [7, 8, 9, 10]
+    assert layers("gpt_neox", 24) == [5, 6, 7, 8]  # 35 % of 24 is 8.4; a sixth of 24 layers
 
 
 def test_layers_out_of_order_are_refused() -> None:
