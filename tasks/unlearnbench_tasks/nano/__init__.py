@@ -1,7 +1,7 @@
 """The nano world: TOFU's shape on a made-up world, with models small enough to ship.
 
-`NanoTofu` is the task, `NANO` the model entry, `SUITE` and `DEMO` the plans that `unlearnbench run`
-knows as the suites nano and nano-demo. `world.py` writes the world; `models/` holds the trained pair and its cards.
+`NanoTofu` is the task, `NANO` the model entry, `SUITE` and `DEMO` the plans of the suites nano and
+nano-demo. `world.py` writes the world; `models/` holds the trained pair and its cards.
 """
 
 from __future__ import annotations
