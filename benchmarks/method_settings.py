@@ -1,6 +1,6 @@
-"""Which hyperparameters suit an editor on a model: measured on facts outside every forget set.
+"""Which hyperparameters suit a method on a model: measured on facts outside every forget set.
 
-    python -m benchmarks.edit_settings --model FOLDER --task tofu --data-dir TOFU --grid grid.yaml
+    python -m benchmarks.method_settings --model FOLDER --task tofu --data-dir TOFU --grid grid.yaml
 
 The trial facts are retain facts that no evaluation asks for, whole authors at a time. A setting's
 score is the harmonic mean of what the trial facts lost (one minus the share of their answers'
@@ -71,9 +71,9 @@ def main(
                 for score in ("success", "success_at_end", "target_prob_at_end")
                 if edited.journal and score in edited.journal[0].scores
             }
-            noted = ", ".join(f"{k} {v:.2f}" for k, v in took.items())
+            noted = "".join(f", {k} {v:.2f}" for k, v in took.items())
             score = hmean([max(lost, 1e-9), max(left, 1e-9)])
-            click.echo(f"{name} {setting}: {score:.3f} (lost {lost:.3f}, left {left:.3f}; {noted})")
+            click.echo(f"{name} {setting}: {score:.3f} (lost {lost:.3f}, left {left:.3f}{noted})")
 
 
 def trial_facts(
