@@ -20,12 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 import psutil
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.nn.functional import cross_entropy, logsigmoid
 from torch.utils.data import DataLoader
@@ -33,6 +33,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
 )
@@ -57,6 +58,7 @@ def main(
     names: tuple[str, ...], lengths: tuple[int, ...], runs: int, memory_of: str | None
 ) -> None:
     torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
     if memory_of:
         click.echo(peak_memory(memory_of, names[0], lengths[0]))
         return
@@ -92,17 +94,17 @@ def measure(name: str, epochs: int, runs: int) -> str:
         f"  wall  stock {slow_wall:6.2f} s, ours {fast_wall:6.2f} s, {slow_wall / fast_wall:.2f}x\n"
         f"  peak  stock {large / 2**20:6.0f} MiB, ours {small / 2**20:4.0f} MiB, "
         f"{large / small:.2f}x\n"
-        f"  largest relative difference of a loss {difference:.1e}"
+        f"  largest relative difference of a step's loss {difference:.1e}"
     )
 
 
 def largest_difference(stock: Losses, ours: Losses) -> float:
-    """Relative, over all steps and both losses."""
-    return max(
-        abs(a - b) / abs(a)
-        for one, other in zip(stock, ours, strict=True)
-        for a, b in zip(one, other, strict=True)
-    )
+    """Relative, of a step's loss; its two terms must agree each for itself."""
+    for one, other in zip(stock, ours, strict=True):
+        for a, b in zip(one, other, strict=True):
+            # The retain loss of memorised rows is near 0 and float32 knows logits to 2e-6.
+            assert abs(a - b) < 1e-4 * abs(a) + 2e-6, (a, b)
+    return max(abs(sum(a) - sum(b)) / abs(sum(a)) for a, b in zip(stock, ours, strict=True))
 
 
 def settings(epochs: int) -> NpoConfig:
@@ -180,6 +182,7 @@ class StockNpo(Trainer):  # type: ignore[misc]
         self.losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         super().__init__(network, arguments, train_dataset=pairs, data_collator=collated_pairs)
         self.model_accepts_loss_kwargs = False
+        self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> Any:
         loader = DataLoader(
@@ -307,5 +310,4 @@ SETTINGS: dict[str, Callable[[], tuple[LanguageModel, ForgetRequest]]] = {
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     main()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unlearnbench import metrics
     from unlearnbench.cache import cache_folder, cached_tensors, content_key
+    from unlearnbench.checkpoint import Checkpoint, CheckpointState
     from unlearnbench.errors import (
         DataError,
         Diverged,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from unlearnbench.models import (
         BoundModules,
         Continuation,
+        Encoded,
         LanguageModel,
         ModelEntry,
         ModuleMap,
@@ -40,20 +42,24 @@ if TYPE_CHECKING:
         WrappedModel,
         head_logits,
         load_model,
+        state_at,
         weight_as_matrix,
     )
     from unlearnbench.request import Example, ForgetRequest
     from unlearnbench.results import Metric, Record, Result, ResultStore, load_records
     from unlearnbench.running import run
+    from unlearnbench.search import Around, Choice, LogUniform, Uniform
     from unlearnbench.task import DataDescription, Task, TaskConfig
 
 _HOMES = {
     "errors": ("DataError", "Diverged", "ModelError", "PluginError", "ResultError", "UserError"),
     "method": ("Method", "MethodConfig", "Progress", "silent"),
+    "checkpoint": ("Checkpoint", "CheckpointState"),
     "cache": ("cache_folder", "cached_tensors", "content_key"),
     "models": (
         "BoundModules",
         "Continuation",
+        "Encoded",
         "LanguageModel",
         "ModelEntry",
         "ModuleMap",
@@ -64,24 +70,32 @@ _HOMES = {
         "WrappedModel",
         "head_logits",
         "load_model",
+        "state_at",
         "weight_as_matrix",
     ),
     "request": ("Example", "ForgetRequest"),
     "results": ("Metric", "Record", "Result", "ResultStore", "load_records"),
     "running": ("run",),
+    "search": ("Around", "Choice", "LogUniform", "Uniform"),
     "task": ("DataDescription", "Task", "TaskConfig"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Around",
     "BoundModules",
+    "Checkpoint",
+    "CheckpointState",
+    "Choice",
     "Continuation",
     "DataDescription",
     "DataError",
     "Diverged",
+    "Encoded",
     "Example",
     "ForgetRequest",
     "LanguageModel",
+    "LogUniform",
     "Method",
     "MethodConfig",
     "Metric",
@@ -100,6 +114,7 @@ __all__ = [
     "Steering",
     "Task",
     "TaskConfig",
+    "Uniform",
     "UserError",
     "WrappedModel",
     "cache_folder",
@@ -111,6 +126,7 @@ __all__ = [
     "metrics",
     "run",
     "silent",
+    "state_at",
     "weight_as_matrix",
 ]
 

@@ -70,6 +70,9 @@ class Method(ABC, Generic[C]):
     role: ClassVar[Role] = "method"
     #: False where the seed cannot change the outcome: one run then stands for all seeds.
     stochastic: ClassVar[bool] = True
+    #: Whether `unlearn` shares its work where several processes call it (`--ranks`). They have the
+    #: environment that torchrun sets, must end alike, and only rank 0 writes and is evaluated.
+    parallel: ClassVar[bool] = False
     #: Where the method is published, as `arXiv:ID` or a link.
     source: ClassVar[str] = ""
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from unlearnbench import ForgetRequest, LanguageModel
+from unlearnbench_methods.training import losses
+from unlearnbench_methods.training.method import TrainedMethod
+from unlearnbench_methods.training.objective import forget_term
+from unlearnbench_methods.training.settings import TrainingConfig
+from unlearnbench_methods.training.trainer import Objective
 
-from unlearnbench import ForgetRequest, LanguageModel, Method, Progress, silent
-from unlearnbench_methods.training.losses import ascent
-from unlearnbench_methods.training.trainer import TrainingConfig, train
 
-
-class GradAscent(Method[TrainingConfig]):
+class GradAscent(TrainedMethod[TrainingConfig]):
     """F = -NLL(forget), no retain term. Forgets, and destroys the model when run for long."""
 
     name = "grad-ascent"
+    version = "2"
     Config = TrainingConfig
-    guarantee = "knowledge-removal"
     source = "arXiv:2210.01504"
 
-    def may_change(self, model: LanguageModel) -> Sequence[str]:
-        return ("*",)
-
-    def unlearn(
-        self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
-    ) -> LanguageModel:
-        return train(model, request, self.config, ascent, progress)
+    def objective(self, model: LanguageModel, request: ForgetRequest) -> Objective:
+        return Objective(forget_term(request.forget, lambda a: losses.ascent(a.logprobs, a.mask)))

@@ -13,12 +13,11 @@ the rest in place, as in the toolkits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
-from peft import LoraConfig, LoraModel
 from pydantic import Field
 from torch import nn
 
@@ -33,8 +32,9 @@ from unlearnbench import (
     silent,
 )
 from unlearnbench_methods.editing.sequence import Edit, Weights, edit_in_sequence
+from unlearnbench_methods.training.adapters import adapted_layers, attach
+from unlearnbench_methods.training.batches import answer_logprobs, encoded
 from unlearnbench_methods.training.losses import mean_nll
-from unlearnbench_methods.training.trainer import collate, token_logprobs
 
 
 class LoraEditConfig(MethodConfig):
@@ -75,7 +75,7 @@ class LoraEdit(Method[LoraEditConfig]):
 
         def apply(batch: Sequence[Edit]) -> list[dict[str, float]]:
             seed = request.seed * 100_000 + batch[0].number
-            adapters = attach(model, linears, self.config, seed)
+            adapters = attach(model, linears, self.config.rank, self.config.alpha, seed)
             wanted = [replace(edit.item, answer=edit.target) for edit in batch]
             train_adapters(model, wanted, request.retain, self.config, seed, progress)
             with torch.no_grad():
@@ -94,41 +94,6 @@ class LoraEdit(Method[LoraEditConfig]):
             config=self.config,
         )
         return model
-
-
-def adapted_layers(model: LanguageModel, which: str) -> dict[str, nn.Module]:
-    """The linear layers that get an adapter, by dotted path."""
-    paths = model.modules.paths
-    found = {}
-    for index, block in enumerate(model.modules.layers):
-        for inner, module in block.named_modules():
-            attends = f"{inner}.".startswith(f"{paths.attention}.")
-            linear = isinstance(module, nn.Linear) or _is_transposed(module)
-            if linear and which in ("all", "attention" if attends else "mlp"):
-                found[f"{paths.layers}.{index}.{inner}"] = module
-    return found
-
-
-def attach(
-    model: LanguageModel, linears: Mapping[str, nn.Module], config: LoraEditConfig, seed: int
-) -> LoraModel:
-    """Puts a fresh adapter on each layer, in place; B = 0, so no answer changes yet."""
-    # peft draws A from the global generator, which is put back as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        adapters = LoraModel(
-            model.hf,
-            LoraConfig(
-                r=config.rank,
-                lora_alpha=config.alpha,
-                target_modules=list(linears),
-                fan_in_fan_out=any(map(_is_transposed, linears.values())),
-            ),
-            "edit",
-        )
-    for parameter in _trainable(model):
-        parameter.data = parameter.data.float()  # in bfloat16 most steps would round to nothing
-    return adapters
 
 
 def train_adapters(
@@ -174,16 +139,10 @@ def train_adapters(
 
 def answer_nll(model: LanguageModel, examples: Sequence[Example]) -> torch.Tensor:
     """Mean NLL in nats over the answers' tokens, each closing EOS included."""
-    batch = collate(model, examples)
     if torch.is_grad_enabled():
-        model.trained_tokens += int(batch.attention.sum())
-    return mean_nll(*token_logprobs(model, batch))
+        model.trained_tokens += sum(len(e.ids) for e in encoded(model, examples))
+    return mean_nll(*answer_logprobs(model, examples))
 
 
 def _trainable(model: LanguageModel) -> list[nn.Parameter]:
     return [p for p in model.hf.parameters() if p.requires_grad]
-
-
-def _is_transposed(module: nn.Module) -> bool:
-    """GPT-2's Conv1D keeps its weight as [in, out]."""
-    return type(module).__name__ == "Conv1D"

@@ -1,4 +1,4 @@
-"""The reference methods and the first gradient methods."""
+"""The reference methods: none, retrain, destroyer, keyword-filter."""
 
 from __future__ import annotations
 
@@ -7,29 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from tests import tiny
-from unlearnbench import Diverged, LanguageModel, UserError, silent
+from unlearnbench import LanguageModel, UserError
 from unlearnbench_methods.destroyer import Destroyer
-from unlearnbench_methods.grad_ascent import GradAscent
-from unlearnbench_methods.grad_diff import GradDiff
 from unlearnbench_methods.keyword_filter import SLIP, KeywordFilter, forget_keywords
 from unlearnbench_methods.none import NoUnlearning
 from unlearnbench_methods.retrain import Retrain
-from unlearnbench_methods.training.losses import ascent, mean_nll
-from unlearnbench_methods.training.trainer import TrainingConfig, collate, token_logprobs, train
-
-
-def _nll(model: LanguageModel, examples: object) -> float:
-    """Token-weighted mean NLL, by the scoring engine."""
-    rows = list(examples)  # type: ignore[call-overload]
-    scored = model.score([e.prompt for e in rows], [[e.answer] for e in rows])
-    logprobs = np.concatenate([s[0].logprobs for s in scored])
-    return float(-logprobs.mean())
-
-
-# --- references -----------------------------------------------------------------------------------
 
 
 def test_none_changes_nothing() -> None:
@@ -89,109 +73,3 @@ def test_a_subject_that_retain_prompts_name_is_no_keyword() -> None:
     shared = replace(request.forget[1], subject="Kettle Verses", prompt="The Kettle Verses?")
     keywords = forget_keywords(replace(request, forget=(request.forget[0], shared)))
     assert keywords == ["Odalys Trenwick"]
-
-
-# --- losses ---------------------------------------------------------------------------------------
-
-
-def test_the_loss_is_the_mean_over_answer_tokens_of_the_batch() -> None:
-    """(0.5 + 1.5 + 2.5) / 3 = 1.5: tokens are weighed, not rows; masked ones do not count."""
-    logprobs = torch.tensor([[-9.0, -0.5, -7.0], [-8.0, -1.5, -2.5]])
-    mask = torch.tensor([[0, 1, 0], [0, 1, 1]])
-    assert float(mean_nll(logprobs, mask)) == pytest.approx(1.5)
-    assert float(ascent(logprobs, mask)) == pytest.approx(-1.5)
-
-
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_a_training_batch_sees_what_scoring_sees(family: str) -> None:
-    model, request = tiny.language_model(family), tiny.request()
-    batch = collate(model, request.forget)
-    loss = mean_nll(*token_logprobs(model, batch))
-    assert float(loss) == pytest.approx(_nll(model, request.forget), abs=1e-5)
-
-
-# --- training -------------------------------------------------------------------------------------
-
-
-def test_gradient_ascent_raises_the_forget_loss() -> None:
-    request = tiny.request()
-    before = _nll(tiny.language_model(), request.forget)
-    method = GradAscent.configured(learning_rate=1e-3, epochs=5, batch_size=2)
-    model = method.unlearn(tiny.language_model(), request)
-    assert _nll(model, request.forget) > before + 0.1
-    assert model.trained_tokens > 0
-    assert not any(p.requires_grad for p in model.hf.parameters())
-
-
-def test_grad_diff_without_its_retain_term_is_gradient_ascent() -> None:
-    options = {"learning_rate": 1e-3, "epochs": 3, "batch_size": 2}
-    request = replace(tiny.request(), retain=())
-    ascended = GradAscent.configured(**options).unlearn(tiny.language_model(), request)
-    differed = GradDiff.configured(**options, alpha=0.0).unlearn(tiny.language_model(), request)
-    assert ascended.fingerprint() == differed.fingerprint()
-
-
-def test_grad_diff_keeps_more_of_the_retain_set_than_ascent() -> None:
-    options = {"learning_rate": 1e-3, "epochs": 10, "batch_size": 2}
-    request = tiny.request()
-    ascended = GradAscent.configured(**options).unlearn(tiny.language_model(), request)
-    differed = GradDiff.configured(**options).unlearn(tiny.language_model(), request)
-    assert _nll(differed, request.retain) < _nll(ascended, request.retain)
-
-
-def test_a_step_is_adamw_on_the_mean_loss_of_the_batch() -> None:
-    """One epoch of one batch without warm-up or decay equals one hand-made AdamW step."""
-    model, twin, request = tiny.language_model(), tiny.language_model(), tiny.request()
-    method = GradAscent.configured(learning_rate=1e-3, epochs=1, batch_size=2, warmup_epochs=0)
-    unlearned = method.unlearn(model, request)
-    twin.hf.requires_grad_(True)
-    optimizer = torch.optim.AdamW(twin.hf.parameters(), lr=1e-3, weight_decay=0.01)
-    (-mean_nll(*token_logprobs(twin, collate(twin, request.forget)))).backward()
-    torch.nn.utils.clip_grad_norm_(twin.hf.parameters(), 1.0)
-    optimizer.step()
-    for mine, theirs in zip(unlearned.hf.parameters(), twin.hf.parameters(), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-6)
-
-
-def test_the_same_seed_trains_the_same_weights() -> None:
-    def run(seed: int) -> str:
-        method = GradDiff.configured(learning_rate=1e-3, epochs=3, batch_size=1)
-        return method.unlearn(tiny.language_model(), tiny.request(seed)).fingerprint()
-
-    assert run(0) == run(0)
-    assert run(0) != run(1)
-
-
-def test_a_non_finite_loss_ends_as_divergence_at_its_step() -> None:
-    model = tiny.language_model()
-    with torch.no_grad():
-        model.hf.transformer.wte.weight[5:].fill_(float("inf"))
-    with pytest.raises(Diverged, match="step 1 of 10"):
-        GradAscent.configured().unlearn(model, tiny.request())
-
-
-def test_training_that_changes_nothing_is_an_error() -> None:
-    def flat(logprobs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return (logprobs * 0).sum()
-
-    with pytest.raises(RuntimeError, match="no parameter changed"):
-        train(
-            tiny.language_model(),
-            tiny.request(),
-            TrainingConfig(weight_decay=0.0),
-            flat,
-            silent,
-        )
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"learning_rate": -1}, "grad-diff.learning_rate = -1"),
-        ({"epochs": 0}, "grad-diff.epochs = 0"),
-        ({"alpah": 1}, 'no hyperparameter of grad-diff is called "alpah". Did you mean alpha'),
-    ],
-)
-def test_wrong_hyperparameters_are_named(setting: dict[str, float], message: str) -> None:
-    with pytest.raises(UserError, match=message.replace(".", r"\.")):
-        GradDiff.configured(**setting)

@@ -13,13 +13,9 @@ import torch
 from tests import tiny
 from unlearnbench import Diverged, Example, LanguageModel, silent, weight_as_matrix
 from unlearnbench_methods import lora_edit
-from unlearnbench_methods.lora_edit import (
-    LoraEdit,
-    LoraEditConfig,
-    adapted_layers,
-    attach,
-    train_adapters,
-)
+from unlearnbench_methods.lora_edit import LoraEdit, LoraEditConfig, train_adapters
+from unlearnbench_methods.training import batches
+from unlearnbench_methods.training.adapters import adapted_layers, attach
 
 #: What moves a tiny random model; its weights are wide (SCALE), or no logit could rise far.
 QUICK = {"learning_rate": 1e-2, "epochs": 15}
@@ -32,7 +28,9 @@ def wanted(target: str = "I don't know.") -> list[Example]:
 
 def trained(model: LanguageModel, config: LoraEditConfig) -> object:
     """The model with trained adapters on, not merged yet; what merges them."""
-    adapters = attach(model, adapted_layers(model, config.adapted), config, seed=3)
+    adapters = attach(
+        model, adapted_layers(model, config.adapted), config.rank, config.alpha, seed=3
+    )
     train_adapters(model, wanted(), (), config, 3, silent)
     return adapters
 
@@ -117,7 +115,7 @@ def test_fresh_adapters_change_no_answer() -> None:
     ids = torch.tensor([model.encode_prompt(tiny.TEXT[0])])
     with torch.no_grad():
         before = model.hf(input_ids=ids).logits
-        attach(model, adapted_layers(model, "all"), LoraEditConfig(), seed=0)
+        attach(model, adapted_layers(model, "all"), rank=8, alpha=32.0, seed=0)
         after = model.hf(input_ids=ids).logits
     assert torch.equal(before, after)
 
@@ -128,11 +126,15 @@ def test_the_first_ten_losses_are_those_of_a_float64_reference(family: str) -> N
     model = tiny.language_model(family, layers=2)
     config = LoraEditConfig(rank=2, alpha=6.0, learning_rate=2e-3, epochs=10, stop_below=0.0)
     linears = adapted_layers(model, "all")
-    attach(model, linears, config, seed=3)
+    attach(model, linears, config.rank, config.alpha, seed=3)
     named = dict(model.hf.named_modules())
     factors = {
         name: [
-            getattr(named[name], half)["edit"].weight.detach().double().clone().requires_grad_(True)
+            getattr(named[name], half)["trained"]
+            .weight.detach()
+            .double()
+            .clone()
+            .requires_grad_(True)
             for half in ("lora_A", "lora_B")
         ]
         for name in linears
@@ -171,18 +173,18 @@ def test_the_first_ten_losses_are_those_of_a_float64_reference(family: str) -> N
 def test_the_labels_are_the_targets_tokens_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def spy(model: LanguageModel, batch: object) -> object:
+    def spy(model: LanguageModel, batch: batches.Batch) -> torch.Tensor:
         seen.append(batch)
-        return lora_token_logprobs(model, batch)  # type: ignore[arg-type]
+        return answer_logits(model, batch)
 
-    lora_token_logprobs = lora_edit.token_logprobs
-    monkeypatch.setattr(lora_edit, "token_logprobs", spy)
+    answer_logits = batches.answer_logits
+    monkeypatch.setattr(batches, "answer_logits", spy)
     model, request = tiny.language_model(), tiny.request()
     LoraEdit.configured(target="idk", epochs=1).unlearn(model, request)
     labelled = {
-        tuple(batch.ids[row][batch.answer[row].bool()].tolist())  # type: ignore[attr-defined]
+        tuple(batch.answer[row][batch.mask[row].bool()].tolist())
         for batch in seen
-        for row in range(len(batch.ids))  # type: ignore[attr-defined]
+        for row in range(len(batch.ids))
     }
     expected = set()
     for example, target in zip(request.forget, request.targets("idk"), strict=True):
@@ -213,7 +215,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
 
 def test_training_ends_with_the_pass_whose_loss_is_small_enough() -> None:
     model = tiny.language_model(scale=SCALE)
-    attach(model, adapted_layers(model, "all"), LoraEditConfig(), seed=0)
+    attach(model, adapted_layers(model, "all"), rank=8, alpha=32.0, seed=0)
     config = LoraEditConfig(learning_rate=5e-3, epochs=60, batch_size=1, stop_below=1.5)
     losses = train_adapters(model, wanted(), (), config, 0, silent)
     passes = [sum(pair) / 2 for pair in zip(losses[::2], losses[1::2], strict=True)]

@@ -18,9 +18,10 @@ from unlearnbench import (
     ForgetRequest,
     LanguageModel,
     MethodConfig,
+    checkpoint,
     silent,
 )
-from unlearnbench_methods.editing import checkpoint, sequence
+from unlearnbench_methods.editing import sequence
 from unlearnbench_methods.editing.sequence import (
     Edit,
     Weights,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from unlearnbench.models.entry import ModelEntry
 
 if TYPE_CHECKING:
+    from unlearnbench.models.early_exit import state_at
     from unlearnbench.models.language_model import Continuation, LanguageModel
     from unlearnbench.models.loading import load_model
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
-    from unlearnbench.models.prompt_formats import PlainFormat, PromptFormat, RawFormat
+    from unlearnbench.models.prompt_formats import Encoded, PlainFormat, PromptFormat, RawFormat
     from unlearnbench.models.scoring import head_logits
     from unlearnbench.models.steering import Steering
     from unlearnbench.models.wrapped import WrappedModel
@@ -25,11 +26,13 @@ _HOMES = {
     "resolve_entry": "location",
     "BoundModules": "module_map",
     "ModuleMap": "module_map",
+    "Encoded": "prompt_formats",
     "PlainFormat": "prompt_formats",
     "PromptFormat": "prompt_formats",
     "RawFormat": "prompt_formats",
     "head_logits": "scoring",
     "Steering": "steering",
+    "state_at": "early_exit",
     "WrappedModel": "wrapped",
     "weight_as_matrix": "module_map",
 }
@@ -37,6 +40,7 @@ _HOMES = {
 __all__ = [
     "BoundModules",
     "Continuation",
+    "Encoded",
     "LanguageModel",
     "ModelEntry",
     "ModuleMap",
@@ -49,6 +53,7 @@ __all__ = [
     "head_logits",
     "load_model",
     "resolve_entry",
+    "state_at",
     "weight_as_matrix",
 ]
 

@@ -9,7 +9,7 @@ others run as if nothing had been edited. The decision is taken once per prompt.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from unlearnbench import (
     UserError,
     WrappedModel,
     silent,
+    state_at,
 )
 
 #: Radii stay this share clear of what they are measured by, so that rounding decides nothing.
@@ -206,33 +207,15 @@ def replaced_output(
         handle.remove()
 
 
-class _Reached(Exception):
-    """The pass has come as far as it needs to."""
-
-
 @torch.no_grad()
 def block_input(model: LanguageModel, layer: int, ids: Sequence[int]) -> torch.Tensor:
     """The hidden state that enters block `layer` at the last of `ids`: float32 [d].
 
     Blocks from `layer` on are not run.
     """
-    seen: list[torch.Tensor] = []
-
-    def reach(module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        hidden = inputs[0] if inputs else options["hidden_states"]  # [1, tokens, d]
-        seen.append(hidden[0, -1].float().clone())
-        raise _Reached
-
-    handle = model.modules.layer(layer).register_forward_pre_hook(reach, with_kwargs=True)
-    model.forward_tokens += len(ids)
-    try:
-        with suppress(_Reached):
-            model.hf.base_model(
-                input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False
-            )
-    finally:
-        handle.remove()
-    return seen[0]
+    shown = torch.tensor([list(ids)], device=model.device)
+    entering = state_at(model, model.modules.layer(layer), "input", input_ids=shown)
+    return entering[0, -1].float().clone()
 
 
 def typical_radius(

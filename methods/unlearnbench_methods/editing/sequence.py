@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from unlearnbench import (
+    Checkpoint,
+    CheckpointState,
     Diverged,
     Example,
     ForgetRequest,
@@ -22,7 +24,6 @@ from unlearnbench import (
     Record,
     weight_as_matrix,
 )
-from unlearnbench_methods.editing.checkpoint import Checkpoint, EditorState
 
 #: Edits between two checkpoints.
 CHECKPOINT_EVERY = 25
@@ -68,7 +69,7 @@ def edit_in_sequence(
     request: ForgetRequest,
     targets: Sequence[str],
     apply: Apply,
-    state: EditorState,
+    state: CheckpointState,
     progress: Progress,
     *,
     config: MethodConfig,
@@ -179,7 +180,7 @@ def _record(edit: Edit, scores: Mapping[str, float]) -> Record:
     return Record(id=edit.item.id, split=EDITS, cluster=cluster, scores=dict(scores))
 
 
-def _check_finite(state: EditorState, scores: Sequence[Mapping[str, float]]) -> None:
+def _check_finite(state: CheckpointState, scores: Sequence[Mapping[str, float]]) -> None:
     for name, value in ((n, v) for noted in scores for n, v in noted.items()):
         if not math.isfinite(value):
             raise Diverged(f"its {name} is {value}.")

@@ -13,11 +13,7 @@ from typing import Any
 
 import torch
 
-from unlearnbench import LanguageModel, UserError
-
-
-class _Reached(Exception):
-    """The pass has come as far as it needs to."""
+from unlearnbench import LanguageModel, UserError, state_at
 
 
 @torch.no_grad()
@@ -29,24 +25,11 @@ def mlp_inputs(
     Each with its row's index, as they come: in batches of the model's budget, the longest first.
     Without padding, in the model's dtype. The blocks above `layer` are not run.
     """
-    seen: list[torch.Tensor] = []
-
-    def reach(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.append(inputs[0])
-        raise _Reached
+    module = model.modules.mlp_down(layer)
 
     def step(batch: Sequence[int]) -> list[torch.Tensor]:
-        seen.clear()
         lengths = [len(rows[i]) for i in batch]
-        handle = model.modules.mlp_down(layer).register_forward_pre_hook(reach)
-        try:
-            model.hf.base_model(**_padded(model, [rows[i] for i in batch]))
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
-        (inputs,) = seen
-        inputs = inputs.reshape(len(batch), max(lengths), -1)  # [rows, width, d_mlp]
+        inputs = state_at(model, module, "input", **_padded(model, [rows[i] for i in batch]))
         return [row[:length] for row, length in zip(inputs, lengths, strict=True)]
 
     for batch in model.budget.batches([len(row) for row in rows]):
@@ -77,18 +60,16 @@ class UpperLayers:
         def keep(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             seen.update(inputs=inputs[0], values=output)
 
-        def reach(module: Any, inputs: Any, output: Any) -> None:
+        def keep_block(module: Any, inputs: Any, output: Any) -> None:
             seen.update(block=output)
-            raise _Reached
 
+        block = model.modules.layer(layer)
         handles = [
             model.modules.mlp_down(layer).register_forward_hook(keep),
-            model.modules.layer(layer).register_forward_hook(reach),
+            block.register_forward_hook(keep_block),
         ]
         try:
-            model.hf.base_model(**self._batch)
-        except _Reached:
-            pass
+            state_at(model, block, "output", **self._batch)
         finally:
             for handle in handles:
                 handle.remove()
@@ -107,7 +88,8 @@ class UpperLayers:
         edited = (self._rest + values).to(self._block.dtype)
         block = self._block.index_put((self._real,), edited)
         with _resumed_at(self._model, self._layer, (block,) if self._as_tuple else block):
-            hidden: torch.Tensor = self._model.hf.base_model(**self._batch).last_hidden_state
+            output = self._model.hf.base_model(**self._batch, use_cache=False)
+        hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
 
@@ -117,18 +99,16 @@ def wide(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _padded(model: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """The rows as the network takes them, right-padded; counts their tokens."""
+    """The rows as the network takes them, right-padded."""
     shape = len(rows), max(len(row) for row in rows)
     ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
         mask[index, : len(row)] = 1
-    model.forward_tokens += ids.numel()
     return {
         "input_ids": ids.to(model.device),
         "attention_mask": mask.to(model.device),
         "position_ids": torch.arange(shape[1], device=model.device).expand(shape),
-        "use_cache": False,
     }
 
 

@@ -13,7 +13,7 @@ where the loss reads. Several facts are searched in one batch: each has a delta 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,7 @@ from unlearnbench import (
     UserError,
     head_logits,
     silent,
+    state_at,
 )
 from unlearnbench_methods.editing.subject import subject_last_token
 
@@ -434,10 +435,6 @@ def _tensor(output: Any) -> torch.Tensor:
     return hidden
 
 
-class _Reached(Exception):
-    """Ends a pass where all has been seen that is wanted."""
-
-
 @torch.no_grad()
 def at_subjects(
     model: LanguageModel, layer: int, rows: Sequence[Row], what: Literal["key", "block"]
@@ -446,17 +443,10 @@ def at_subjects(
 
     float32. Runs no token behind a subject and no block above the layer.
     """
-    device, modules = model.device, model.modules
+    device = model.device
     shown = [row.ids[: row.subject + 1] for row in rows]
-    seen: list[torch.Tensor] = []
-
-    def key(module: Any, inputs: tuple[torch.Tensor]) -> None:
-        seen.append(inputs[0])
-        raise _Reached
-
-    def block(module: Any, inputs: Any, output: Any) -> None:
-        seen.append(_tensor(output))
-        raise _Reached
+    side: Literal["input", "output"] = "input" if what == "key" else "output"
+    module = model.modules.mlp_down(layer) if what == "key" else model.modules.layer(layer)
 
     def step(batch: Sequence[int]) -> list[torch.Tensor]:
         width = max(len(shown[i]) for i in batch)
@@ -465,23 +455,12 @@ def at_subjects(
         for index, i in enumerate(batch):
             ids[index, : len(shown[i])] = torch.tensor(shown[i])
             mask[index, : len(shown[i])] = 1
-        model.forward_tokens += ids.numel()
-        seen.clear()
-        with suppress(_Reached):
-            model.hf.base_model(
-                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-            )
-        states = seen.pop().reshape(len(batch), width, -1)
+        states = state_at(
+            model, module, side, input_ids=ids.to(device), attention_mask=mask.to(device)
+        )
         return list(states[range(len(batch)), [len(shown[i]) - 1 for i in batch]].float())
 
-    if what == "key":
-        hook = modules.mlp_down(layer).register_forward_pre_hook(key)
-    else:
-        hook = modules.layer(layer).register_forward_hook(block)
     found: dict[int, torch.Tensor] = {}
-    try:
-        for batch in model.budget.batches([len(ids) for ids in shown]):
-            found.update(zip(batch, model.budget.run(batch, step), strict=True))
-    finally:
-        hook.remove()
+    for batch in model.budget.batches([len(ids) for ids in shown]):
+        found.update(zip(batch, model.budget.run(batch, step), strict=True))
     return torch.stack([found[i] for i in range(len(rows))])

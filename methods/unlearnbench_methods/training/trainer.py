@@ -1,124 +1,273 @@
 """The trainer that all gradient methods share.
 
-AdamW with linear warm-up and decay over the forget set, one retain row sampled for each forget
-row where the method keeps a retain term (methods' defaults: TOFU, Maini et al. 2024, section 3).
+A step is `batch_size` forget rows and as many retain rows. They are dealt out to the processes and
+cut into micro-batches of similar length under the model's token budget; each micro-batch adds its
+part of the step's mean, so that neither memory nor the number of processes changes what is
+computed. Nothing is evaluated on the way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import Field
+from torch import Tensor
 
-from unlearnbench import Diverged, Example, ForgetRequest, LanguageModel, MethodConfig, Progress
+from unlearnbench import (
+    Checkpoint,
+    Diverged,
+    ForgetRequest,
+    LanguageModel,
+    Progress,
+    Record,
+    cached_tensors,
+    content_key,
+)
+from unlearnbench_methods.training.batches import collate, encoded
+from unlearnbench_methods.training.objective import Answers, Term
+from unlearnbench_methods.training.optimizers import learning_rate, make_optimizer
+from unlearnbench_methods.training.ranks import Ranks
+from unlearnbench_methods.training.sampling import Step, draw_steps
+from unlearnbench_methods.training.settings import TrainingConfig
+from unlearnbench_methods.training.trained import Trained
 
-LogProbLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+#: Seconds of training that a crash may cost: checkpoints are written at the next end of an epoch.
+CHECKPOINT_SECONDS = 60.0
 
-
-class TrainingConfig(MethodConfig):
-    """What every gradient method lets a user set."""
-
-    learning_rate: float = Field(1e-5, gt=0, description="peak rate of AdamW")
-    epochs: int = Field(10, ge=1, description="passes over the forget set")
-    batch_size: int = Field(32, ge=1, description="forget rows in a step")
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up")
-    max_grad_norm: float = Field(1.0, gt=0)
+#: (epoch, terms' weights, terms' losses in the step) to the weights of the next step.
+Reweigh = Callable[[int, Mapping[str, float], Mapping[str, float]], dict[str, float]]
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Right-padded `ids`, `attention` and `answer` (1 at answer tokens), each [rows, tokens]."""
+class Objective:
+    """The sum of a term on the forget set and one on the retain set.
 
-    ids: torch.Tensor
-    attention: torch.Tensor
-    answer: torch.Tensor
+    `reweigh` may move the terms' weights after each step (a dual variable).
+    """
 
+    forget: Term
+    retain: Term | None = None
+    reweigh: Reweigh | None = None
 
-def collate(model: LanguageModel, examples: Sequence[Example]) -> Batch:
-    """The examples as one batch on the model's device; the answer's closing EOS counts."""
-    encoded = [model.encode(e.prompt, e.answer) for e in examples]
-    shape = len(encoded), max(len(e.ids) for e in encoded)
-    ids, attention, answer = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
-    for row, e in enumerate(encoded):
-        ids[row, : len(e.ids)] = torch.tensor(e.ids)
-        attention[row, : len(e.ids)] = 1
-        answer[row, e.start : len(e.ids)] = 1
-    device = model.device
-    return Batch(ids.to(device), attention.to(device), answer.to(device))
-
-
-def token_logprobs(model: LanguageModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs of tokens 1.. given those before, and the answer mask: [rows, tokens - 1]."""
-    logits = model.hf(input_ids=batch.ids, attention_mask=batch.attention).logits[:, :-1].float()
-    targets = batch.ids[:, 1:, None]
-    logprobs = logits.gather(2, targets)[..., 0] - logits.logsumexp(dim=2)
-    return logprobs, batch.answer[:, 1:]
+    @property
+    def terms(self) -> list[Term]:
+        """The terms that count: with rows, and a weight that is not 0 for good."""
+        given = [t for t in (self.forget, self.retain) if t is not None and t.rows]
+        return [t for t in given if t.weight or self.reweigh or t is self.forget]
 
 
 def train(
     model: LanguageModel,
     request: ForgetRequest,
     config: TrainingConfig,
-    forget_loss: LogProbLoss,
+    objective: Objective,
     progress: Progress,
     *,
-    retain_loss: LogProbLoss | None = None,
-    gamma: float = 1.0,
-    alpha: float = 0.0,
+    scope: Sequence[str] = ("*",),
 ) -> LanguageModel:
-    """Minimises gamma F + alpha R by full fine-tuning; returns the model, changed in place.
+    """Minimises the objective and returns the model, changed in place.
+
+    The journal gets a record a step: each term's loss, its weight where that moves, the norm of the
+    gradient before clipping, the learning rate. In `request.workspace` a checkpoint is kept; called
+    again after a crash, the training goes on from there and ends at the same weights.
+
+    Args:
+        scope: shell patterns of the parameters that full fine-tuning may move.
 
     Raises:
-        Diverged: the loss became non-finite; says at which step.
+        Diverged: a loss or the gradient became non-finite; says at which step.
         RuntimeError: no parameter changed (the training did nothing).
     """
-    stored = model.dtype
-    model.hf.float()  # in bfloat16 most updates of a small rate would round to nothing
-    parameters = list(model.hf.parameters())
-    start = [p.detach().clone() for p in parameters]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+    ranks = Ranks(model.device)
+    terms = [_Prepared(model, term) for term in objective.terms]
+    rows = {t.term.name: len(t.term.rows) for t in terms}
+    steps = draw_steps(
+        rows["forget"], rows.get("retain", 0), config.batch_size, config.epochs, request.seed
     )
-    generator = torch.Generator().manual_seed(request.seed)
-    per_epoch = math.ceil(len(request.forget) / config.batch_size)
-    total, warmup = per_epoch * config.epochs, max(1, round(per_epoch * config.warmup_epochs))
-    # Dropout stays off: it would draw from a generator that the seed does not reach.
-    model.hf.requires_grad_(True).eval()
-    step = 0
-    for _ in range(config.epochs):
-        order = torch.randperm(len(request.forget), generator=generator).tolist()
-        for first in range(0, len(order), config.batch_size):
-            rows = [request.forget[i] for i in order[first : first + config.batch_size]]
-            batch = collate(model, rows)
-            loss = gamma * forget_loss(*token_logprobs(model, batch))
-            model.trained_tokens += int(batch.attention.sum())
-            if retain_loss is not None and request.retain:
-                drawn = torch.randint(len(request.retain), (len(rows),), generator=generator)
-                kept = collate(model, [request.retain[i] for i in drawn.tolist()])
-                loss = loss + alpha * retain_loss(*token_logprobs(model, kept))
-                model.trained_tokens += int(kept.attention.sum())
-            if not torch.isfinite(loss):
-                raise Diverged(
-                    f"the loss became {loss.item()} at step {step + 1} of {total} "
-                    f"(learning rate {config.learning_rate})."
-                )
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            rate = (step + 1) / warmup if step < warmup else (total - step) / max(1, total - warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, rate)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            progress(step, total, f"training, loss {loss.item():.3f}")
-    model.hf.requires_grad_(False)
-    if all(torch.equal(a, b) for a, b in zip(start, parameters, strict=True)):
-        raise RuntimeError("no parameter changed in training: the loss has no gradient.")
-    if not all(bool(torch.isfinite(p).all()) for p in parameters):
-        raise Diverged(f"weights became non-finite within {total} steps.")
-    model.hf.to(stored)
-    return model
+    warmup = round(math.ceil(rows["forget"] / config.batch_size) * config.warmup_epochs)
+    run = _Run({t.term.name: t.term.weight for t in terms})
+    work = [(t.term.name, _name(t.term.loss), t.term.weight, t.term.rows) for t in terms]
+    ranks.agree(content_key(work=repr(work)))
+    checkpoint = _checkpoint(model, run, [request.seed, *work], config, request.workspace)
+    originals = any(t.term.original for t in terms)
+    trained = Trained(model, config, scope, request.seed, keep_original=originals)
+    run.begin(trained, make_optimizer(trained.parameters, config))
+    journal = checkpoint.resume() if checkpoint else []
+    ranks.wait()  # until all have read the checkpoint, which the first will write over
+    saved = time.monotonic()
+    for number in range(len(journal), len(steps)):
+        step = steps[number]
+        rate = config.learning_rate * learning_rate(number, len(steps), warmup)
+        values = _accumulate(trained, terms, step, run.weights, config, ranks)
+        norm = float(torch.nn.utils.clip_grad_norm_(trained.parameters, config.max_grad_norm))
+        scores = {**values, "gradient_norm": norm, "learning_rate": rate}
+        if objective.reweigh:
+            scores |= {f"{name}_weight": weight for name, weight in run.weights.items()}
+        if not all(map(math.isfinite, scores.values())):
+            told = ", ".join(f"{name} {value:g}" for name, value in scores.items())
+            raise Diverged(f"step {number + 1} of {len(steps)}: {told}.", journal)
+        run.move(rate)
+        if objective.reweigh:
+            run.weights = objective.reweigh(step.epoch, run.weights, values)
+        journal.append(Record(f"step-{number + 1:06d}", "training", f"epoch-{step.epoch}", scores))
+        told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+        progress(number + 1, len(steps), f"training: {told}")
+        ends = number + 1 < len(steps) and steps[number + 1].epoch > step.epoch
+        if checkpoint and ranks.first and ends and time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            checkpoint.save(journal)
+            saved = time.monotonic()
+    if not all(bool(torch.isfinite(p).all()) for p in trained.parameters):
+        raise Diverged(f"weights became non-finite within {len(steps)} steps.", journal)
+    model.journal.extend(journal)
+    return trained.close()
+
+
+class _Prepared:
+    """A term with its rows as tokens, and the original's log-probabilities where it reads them."""
+
+    def __init__(self, model: LanguageModel, term: Term) -> None:
+        self.term = term
+        self.tokens = [encoded(model, row) for row in term.rows]
+        self.reference = _reference(model, term) if term.reference else None
+
+    def length(self, row: int) -> int:
+        """Tokens that the row takes in a batch: its longest sequence, times its sequences."""
+        return max(len(e.ids) for e in self.tokens[row]) * len(self.tokens[row])
+
+    def answers(self, rows: Sequence[int], trained: Trained) -> list[Answers]:
+        """One `Answers` for each sequence that a row has, over all of `rows`."""
+        columns = []
+        for column in range(len(self.tokens[rows[0]])):
+            sequences = [self.tokens[row][column] for row in rows]
+            batch = collate(sequences, trained.model.device)
+            reference = None
+            if self.reference is not None:
+                kept = [self.reference[row][column] for row in rows]
+                reference = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
+                reference = reference.to(trained.model.device)
+            columns.append(Answers(trained.model, batch, trained.original, reference))
+        return columns
+
+
+def _reference(model: LanguageModel, term: Term) -> list[list[Tensor]]:
+    """Log-probabilities of each row's answers under the model as it is: made once and cached."""
+    examples = [e for row in term.rows for e in row]
+
+    def score() -> dict[str, Tensor]:
+        scored = model.score([e.prompt for e in examples], [[e.answer] for e in examples])
+        rows = [torch.from_numpy(answer.logprobs) for (answer,) in scored]
+        return {"lengths": torch.tensor([len(r) for r in rows]), "logprobs": torch.cat(rows)}
+
+    key = content_key(
+        model=model.fingerprint(), scored=[(e.prompt, e.answer) for e in examples], version=1
+    )
+    kept = cached_tensors(key, score, room="reference-logprobs")
+    flat = iter(kept["logprobs"].split(kept["lengths"].tolist()))
+    return [[next(flat) for _ in row] for row in term.rows]
+
+
+@dataclass
+class _Run:
+    """All that moves in a training: parameters, the optimiser's moments, the terms' weights."""
+
+    weights: dict[str, float]
+    trained: Trained = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def begin(self, trained: Trained, optimizer: torch.optim.Optimizer) -> None:
+        self.trained, self.optimizer = trained, optimizer
+
+    def move(self, rate: float) -> None:
+        """One step of the optimiser along the gradients, which are spent."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        tensors = {f"parameter/{n}": p for n, p in self.trained.named.items()}
+        for name, parameter in self.trained.named.items():
+            for kind, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer/{name}/{kind}"] = torch.as_tensor(value)
+        weights = {
+            f"weight/{n}": torch.tensor(w, dtype=torch.float64) for n, w in self.weights.items()
+        }
+        return {n: t.detach().clone() for n, t in {**tensors, **weights}.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        names = {parameter: name for name, parameter in self.trained.named.items()}
+        with torch.no_grad():
+            for parameter, name in names.items():
+                parameter.copy_(tensors[f"parameter/{name}"])
+        # The optimiser knows which of its numbers live beside the parameter and in which dtype.
+        state = self.optimizer.state_dict()
+        moved = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state["state"] = {i: _moments(names[p], tensors) for i, p in enumerate(moved)}
+        self.optimizer.load_state_dict(state)
+        self.weights = {n: float(tensors[f"weight/{n}"]) for n in self.weights}
+
+
+def _moments(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the optimiser had of a parameter; a count that is no float was no tensor either."""
+    start = f"optimizer/{name}/"
+    kept = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    return {kind: t if t.ndim or t.is_floating_point() else t.item() for kind, t in kept.items()}
+
+
+def _name(loss: Callable[..., Tensor]) -> str:
+    """Where a loss is defined: methods that share a configuration share no checkpoint."""
+    return f"{loss.__module__}.{getattr(loss, '__qualname__', type(loss).__qualname__)}"
+
+
+def _checkpoint(
+    model: LanguageModel,
+    run: _Run,
+    work: Sequence[object],
+    config: TrainingConfig,
+    workspace: Path | None,
+) -> Checkpoint | None:
+    if workspace is None:
+        return None
+    workspace.mkdir(parents=True, exist_ok=True)
+    return Checkpoint(workspace / "training.safetensors", model, run, work, config)
+
+
+def _accumulate(
+    trained: Trained,
+    terms: Sequence[_Prepared],
+    step: Step,
+    weights: Mapping[str, float],
+    config: TrainingConfig,
+    ranks: Ranks,
+) -> dict[str, float]:
+    """Puts the step's gradient on the parameters; returns each term's loss, unweighted."""
+    device = trained.model.device
+    low = config.precision == "bfloat16" or (config.precision == "auto" and device.type != "cpu")
+    sums = torch.zeros(len(terms), dtype=torch.float64, device=_wide(device))
+    for index, prepared in enumerate(terms):
+        rows = step.forget if prepared.term.name == "forget" else step.retain
+        spoken = sum(len(prepared.tokens[r][0].ids) - prepared.tokens[r][0].start for r in rows)
+        trained.model.trained_tokens += sum(len(e.ids) for r in rows for e in prepared.tokens[r])
+        lengths = [prepared.length(row) for row in rows]
+        own = ranks.share(lengths)
+        for micro_batch in trained.model.budget.batches([lengths[place] for place in own]):
+            with torch.autocast(device.type, torch.bfloat16, enabled=low):
+                answers = prepared.answers([rows[own[i]] for i in micro_batch], trained)
+                part = prepared.term.loss(*answers)
+            # The mean is over the step: over its answer tokens, or over its rows.
+            part = part.sum() / (spoken if part.ndim == 2 else len(rows))
+            (weights[prepared.term.name] * part).backward()
+            sums[index] += part.detach().to(sums)
+    ranks.sum_gradients(trained.parameters)
+    values = ranks.sum(sums).tolist()
+    return {p.term.name: value for p, value in zip(terms, values, strict=True)}
+
+
+def _wide(device: torch.device) -> torch.device:
+    """Where sums of losses are kept: MPS has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device

@@ -1,4 +1,4 @@
-"""Checkpoints of a sequence of edits: what edits have changed so far, and their journal."""
+"""Checkpoints of a method's long work: what it has changed so far, and its journal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from unlearnbench import LanguageModel, MethodConfig, Record, content_key
+from unlearnbench.cache import content_key
+from unlearnbench.method import MethodConfig
 from unlearnbench.results import write_atomically
+from unlearnbench.results.records import Record
+
+if TYPE_CHECKING:
+    from unlearnbench.models import LanguageModel
 
 
-class EditorState(Protocol):
-    """All that edits change: what a checkpoint holds."""
+class CheckpointState(Protocol):
+    """All that the work changes: what a checkpoint holds."""
 
     def tensors(self) -> Mapping[str, torch.Tensor]: ...
 
@@ -30,25 +35,26 @@ class EditorState(Protocol):
 
 
 class Checkpoint:
-    """One file that a sequence of edits is saved to and resumed from.
+    """One file that a long work is saved to and resumed from.
 
-    It carries a key of all that decides the outcome (the model, the edits, the configuration, the
-    methods' source): a file with another key, a torn one or none at all is no checkpoint.
+    It carries a key of all that decides the outcome (the model, what the work goes through, the
+    configuration, the source of the method and of the package it is in): a file with another key, a
+    torn one or none at all is no checkpoint.
     """
 
     def __init__(
         self,
         file: Path,
         model: LanguageModel,
-        state: EditorState,
-        edits: Sequence[object],
+        state: CheckpointState,
+        work: Sequence[object],
         config: MethodConfig,
     ) -> None:
         self._file, self._model, self._state = file, model, state
         self._started = time.perf_counter()
         self._key = content_key(
             model=model.fingerprint(),
-            edits=[repr(edit) for edit in edits],
+            work=[repr(part) for part in work],
             config=[type(config).__qualname__, config.model_dump(mode="json")],
             source=_source_digest(config),
         )
@@ -82,10 +88,12 @@ class Checkpoint:
 
 
 def _source_digest(config: MethodConfig) -> str:
-    """sha256 over the source of this package and of the method that `config` is of."""
-    own = Path(__file__).parents[1]
-    module = sys.modules[type(config).__module__].__file__
-    files = {*own.rglob("*.py"), *([Path(module)] if module else [])}
+    """sha256 over the module that `config` is of and the package that module is in."""
+    name = type(config).__module__
+    module, package = sys.modules[name].__file__, sys.modules[name.partition(".")[0]].__file__
+    files = {Path(module)} if module else set()
+    if package and "." in name:
+        files.update(Path(package).parent.rglob("*.py"))
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.read_bytes())
