@@ -214,7 +214,9 @@ def test_help_and_list_import_next_to_nothing(arguments: tuple[str, ...]):
     assert not loaded(COMMAND, *arguments) & (HEAVY | slow | plugins)
 
 
-@pytest.mark.parametrize("arguments", [("info", "nano"), ("info", "tofu"), ("run", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("info", "nano"), ("info", "tofu"), ("run", "--help"), ("sweep", "--help")]
+)
 def test_info_imports_no_torch(arguments: tuple[str, ...]):
     assert not loaded(COMMAND, *arguments) & HEAVY
 

@@ -113,6 +113,16 @@ _HEADLINE_MEANINGS = {
 }
 
 
+_TRIALS = Column(
+    "cost",
+    "trials",
+    "trials",
+    None,
+    "Configurations that were tried before this one was chosen (unlearnbench sweep); 0: none are "
+    "known of. Details of a row say by which rule and on what.",
+)
+
+
 def columns_of(table: Table) -> list[Column]:
     """The columns of a table: those that some row fills, in a fixed order."""
     present = {name for line in table.lines() for name in line.row.scores}
@@ -139,6 +149,7 @@ def columns_of(table: Table) -> list[Column]:
             False,
             "Wall-clock seconds that unlearning took, the mean over seeds.",
         ),
+        *([_TRIALS] if any(line.row.cost.get("trials") for line in table.lines()) else []),
         Column("seeds", "seeds", "seeds", None, "Seeds that finished, of those that were run."),
         Column("tier", "tier", "tier", None, "How far the row can be trusted: see the tiers."),
     ]
@@ -165,6 +176,9 @@ def cell(line: Line, column: Column) -> Cell:
             metric = row.metric(column.name, column.split)
             value = metric.value if metric else None
             return Cell(formats.number(value), sort=value)
+        case "cost" if column.name == "trials":
+            value = row.cost.get("trials")
+            return Cell(formats.count(value), sort=value)
         case "cost":
             value = row.cost.get(column.name)
             return Cell(formats.seconds(value), sort=value)

@@ -16,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unlearnbench.results import Metric
+from unlearnbench.results import Metric, TuningBlock
 from unlearnbench_leaderboard import formats, rules
 from unlearnbench_leaderboard.board import Line, Table
 from unlearnbench_leaderboard.columns import Cell, Column, cell, columns_of, glossary, notes
@@ -176,6 +176,8 @@ class _View:
             e = line.place.score
             yield "ranking score", formats.with_interval(e.value, e.low, e.high)
             yield "Pareto layer", str(line.place.layer)
+        for told in sorted({_tuned(t) for run in row.runs if (t := run.result.method.tuning)}):
+            yield "tuned", told
         if row.flags:
             yield "flags", "; ".join(row.flags)
         if row.superseded:
@@ -301,6 +303,19 @@ def _totals(tables: Sequence[Table]) -> dict[str, int]:
         "methods": len({line.row.method for line in lines if not line.row.is_reference}),
         "tables": len(tables),
     }
+
+
+def _tuned(tuning: TuningBlock) -> str:
+    """How a configuration was chosen."""
+    splits = (t for t in (tuning.task, tuning.task_config.get("split"), tuning.model) if t)
+    ranges = ", ".join(f"{name} {canonical(space)}" for name, space in tuning.space.items())
+    return formats.shorten(
+        formats.clean(
+            f"trial {tuning.trial} of {tuning.trials} on {' '.join(map(str, splits))}, seed "
+            f"{tuning.seed}, by {tuning.rule}; searched: {ranges or 'nothing'}"
+        ),
+        2 * _VALUE_LENGTH,
+    )
 
 
 def _source(name: str) -> str:

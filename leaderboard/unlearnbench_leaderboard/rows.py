@@ -25,7 +25,7 @@ from unlearnbench_leaderboard.intervals import (
 )
 from unlearnbench_leaderboard.rules import HEADLINES, REFERENCES, TIERS
 
-#: Fields of `cost` that add up or average over seeds; the peak of memory is the highest.
+#: Fields of `cost` that a row has: the mean over seeds, but for those below.
 COSTS = (
     "unlearn_seconds",
     "evaluate_seconds",
@@ -35,6 +35,8 @@ COSTS = (
     "parameters_changed",
     "trials",
 )
+#: Of these the highest of any seed: the seeds of a row share one search.
+_HIGHEST = ("peak_memory_bytes", "trials")
 
 #: Columns that a configuration's label may take.
 _LABEL_WIDTH = 60
@@ -288,7 +290,7 @@ def _cost(finished: Sequence[Result]) -> dict[str, float]:
         found = [getattr(result.cost, name) for result in finished]
         known = [float(value) for value in found if value is not None]
         if known:
-            costs[name] = max(known) if name == "peak_memory_bytes" else mean(known)
+            costs[name] = max(known) if name in _HIGHEST else mean(known)
     return costs
 
 

@@ -150,7 +150,7 @@ def test_info_of_a_name_that_is_several_things_shows_all():
 
 
 def test_info_of_an_unknown_name_is_told_with_the_nearest():
-    assert told(suite("info", "romee")) == 'no plugin is called "romee". Did you mean rome?'
+    assert told(suite("info", "romee")) == 'no plugin is called "romee". Did you mean rome or rmu?'
 
 
 @pytest.mark.parametrize(

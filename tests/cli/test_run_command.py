@@ -120,14 +120,14 @@ def test_a_dry_run_shows_the_jobs_and_writes_nothing(tmp_path: Path) -> None:
     result = _call("--suite", "nano", "--dry-run", "--out", tmp_path / "out")
     assert result.exit_code == 0
     lines = result.output.strip().splitlines()
-    assert lines[-1] == "114 jobs; nothing was run."
+    assert lines[-1] == "153 jobs; nothing was run."
     assert "rome target=idk · nano:forget10 · nano · seed 2" in lines
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "list", "info", "validate", "leaderboard", "reference", "reference train"],
+    ["run", "sweep", "list", "info", "validate", "leaderboard", "reference", "reference train"],
 )
 def test_every_commands_help_shows_an_example(command: str) -> None:
     result = CliRunner().invoke(cli, [*command.split(), "--help"])

@@ -73,6 +73,8 @@ def _show_suite(name: str, loaded: Any) -> None:
 
 
 def _describe_class(loaded: type[Any]) -> None:
+    from unlearnbench.search import declared
+
     lines = (inspect.getdoc(loaded) or "").splitlines()
     _say("does", lines[0] if lines else "")
     for label, attribute in (
@@ -94,7 +96,9 @@ def _describe_class(loaded: type[Any]) -> None:
     for key, info in fields.items():
         default = "(family's)" if info.default is None else repr(info.default)
         kind = _type_name(info.annotation)
-        click.echo(f"    {key:<{width}}  {default:<14} {info.description or ''} [{kind}]")
+        space = declared(info)
+        search = f"; sweep: {space}" if space else ""
+        click.echo(f"    {key:<{width}}  {default:<14} {info.description or ''} [{kind}{search}]")
 
 
 def _type_name(annotation: Any) -> str:

@@ -5,21 +5,36 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from unlearnbench.cli.progress import Display, display
+from unlearnbench.errors import UserError
 from unlearnbench.running import Event, Job, Outcome, run_jobs
+from unlearnbench.running.ranks import refuse_launcher
 
 #: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
 INTERRUPTED = 130
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A run that somebody watched: its exit code, and an outcome a job if it came to its end."""
+
+    exit_code: int
+    outcomes: Sequence[Outcome] | None
+
+
 def run_and_show(
-    jobs: Sequence[Job], out: Path, *, workers: int, threads: int, timeout: float | None
-) -> int:
-    """Runs the jobs and returns the exit code: 1 when one failed. A divergence is an outcome."""
+    jobs: Sequence[Job], out: Path, *, workers: int, ranks: int, threads: int, timeout: float | None
+) -> Shown:
+    """Runs the jobs. The exit code is 1 when one failed; a divergence is an outcome."""
+    try:
+        refuse_launcher()
+    except UserError as error:
+        raise click.UsageError(str(error)) from error
     seen = _Seen(len(jobs))
     for name in ("SIGTERM", "SIGHUP"):  # a scheduler's end is as orderly as Ctrl-C
         if hasattr(signal, name):
@@ -31,6 +46,7 @@ def run_and_show(
                 jobs,
                 out,
                 workers=workers,
+                ranks=ranks,
                 threads=threads,
                 timeout=timeout,
                 on_event=lambda event: seen.show(event, shown),
@@ -40,9 +56,10 @@ def run_and_show(
             f"Interrupted: {seen.done} of {len(jobs)} jobs are done and kept in {out}. "
             "The same command goes on from there."
         )
-        return INTERRUPTED
+        return Shown(INTERRUPTED, None)
     _summary(outcomes, out, time.monotonic() - start)
-    return 0 if all(o.status in ("ok", "diverged") for o in outcomes) else 1
+    failed = any(o.status not in ("ok", "diverged") for o in outcomes)
+    return Shown(int(failed), outcomes)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -1,7 +1,7 @@
 """Results: the schema, the files, and their verification. Imports no torch."""
 
 from unlearnbench.results.records import Record, dump_records, load_records
-from unlearnbench.results.schema import Metric, Result, json_schema
+from unlearnbench.results.schema import Metric, Result, TuningBlock, json_schema
 from unlearnbench.results.store import (
     ResultStore,
     load_result,
@@ -16,6 +16,7 @@ __all__ = [
     "Record",
     "Result",
     "ResultStore",
+    "TuningBlock",
     "dump_records",
     "json_schema",
     "load_records",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
-SCHEMA_VERSION = "1.1.0"
+SCHEMA_VERSION = "1.2.0"
 #: Version of the metric definitions (docs/metrics.md).
 DEFINITION_VERSION = "1"
 
@@ -44,6 +44,25 @@ class ErrorBlock(Block):
     traceback_tail: LongText = ""
 
 
+class TuningBlock(Block):
+    """How a configuration was chosen (`unlearnbench sweep`)."""
+
+    rule: Name = Field(description="Name and version of the rule that chose among the trials.")
+    search: Name = Field(description="Name and version of the way in which trials were drawn.")
+    seed: int = Field(description="Of the draws, and of the trials' runs.")
+    trials: Count = Field(ge=1, description="Configurations that were tried.")
+    trial: Count = Field(description="The one chosen; 0 is the configuration before the search.")
+    task: Name
+    task_config: JsonObject = Field(
+        default={}, description="The options of the task that the trials ran on, without paths."
+    )
+    model: Name
+    space: JsonObject = Field(
+        default={},
+        description="What was searched: the scale and the ends (or the values) of each.",
+    )
+
+
 class MethodBlock(Block):
     name: Name
     version: Name
@@ -59,6 +78,9 @@ class MethodBlock(Block):
     role: Literal["method", "reference"] = "method"
     target: Name | None = None
     flags: list[Text] = []
+    tuning: TuningBlock | None = Field(
+        default=None, description="null where no search is known of. Decides nothing of the run."
+    )
 
 
 class DataBlock(Block):
@@ -208,6 +230,11 @@ class Result(Block):
             raise ValueError(f"status {self.status} needs an error")
         elif self.metrics or self.records is not None:
             raise ValueError(f"status {self.status} must not carry metrics or records")
+        tuning = self.method.tuning
+        if tuning is not None and tuning.trials != self.cost.trials:
+            raise ValueError(
+                f"method.tuning has {tuning.trials} trials, and cost {self.cost.trials}"
+            )
         for where, metrics in (
             ("metrics", self.metrics),
             ("reference.before", self.reference.before),

@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import UserError
-from unlearnbench.results.schema import (
-    MethodBlock,
-    ModelBlock,
-    Result,
-    TaskBlock,
-    result_folder,
-)
+from unlearnbench.results.schema import Result, result_folder
 from unlearnbench.results.store import ResultStore, load_result, read_result
 from unlearnbench.running.executor import Event, execute
 from unlearnbench.running.plan import DEFAULT_SEEDS, Job, plan_jobs
+from unlearnbench.running.ranks import refuse_launcher
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,7 @@ def run(
     out: Path | str = "results",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     workers: int = 1,
+    ranks: int = 1,
     threads: int = 0,
     timeout: float | None = None,
 ) -> list[Result]:
@@ -52,6 +48,7 @@ def run(
         out: the results folder; jobs whose result is there already are not run again.
         settings: hyperparameters by method, over those in `methods`.
         workers: processes; `threads`: torch threads of each (0: torch's choice).
+        ranks: processes of each job whose method can use several. They compute what one would.
         timeout: seconds a job may take.
 
     Raises:
@@ -59,7 +56,7 @@ def run(
             job that could not even be named (its result could not be written).
     """
     jobs = plan_jobs(methods, tasks, models, seeds, settings)
-    outcomes = run_jobs(jobs, out, workers=workers, threads=threads, timeout=timeout)
+    outcomes = run_jobs(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
     results = [load_result(o.path) for o in outcomes if o.path is not None]
     nameless = [f"{o.job.title}: {o.message}" for o in outcomes if o.path is None]
     if nameless:
@@ -72,6 +69,7 @@ def run_jobs(
     out: Path | str,
     *,
     workers: int = 1,
+    ranks: int = 1,
     threads: int = 0,
     timeout: float | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -83,7 +81,9 @@ def run_jobs(
 
     Raises:
         ResultError: the results folder is not writable.
+        UserError: a launcher has started this process as one of several.
     """
+    refuse_launcher()
     store = ResultStore(out)
     store.check_writable()
     outcomes: dict[int, Outcome] = {}
@@ -107,7 +107,15 @@ def run_jobs(
             )
         on_event(event)
 
-    execute(jobs, store.folder, workers=workers, threads=threads, timeout=timeout, on_event=listen)
+    execute(
+        jobs,
+        store.folder,
+        workers=workers,
+        threads=threads,
+        timeout=timeout,
+        ranks=ranks,
+        on_event=listen,
+    )
     return [outcomes[i] for i in sorted(outcomes)]
 
 
@@ -119,22 +127,11 @@ def _record_loss(store: ResultStore, event: Event) -> Outcome:
         return Outcome(event.job, status, None, message)
     from unlearnbench.running.job import FINAL, Identity, command_of
 
-    path = store.path_of(
-        result_folder(
-            TaskBlock.model_validate(named["task"]),
-            ModelBlock.model_validate(named["model"]),
-            MethodBlock.model_validate(named["method"]),
-        ),
-        named["run_id"],
-    )
+    identity = Identity.read(named)
+    folder = result_folder(identity.task, identity.model, identity.method)
+    path = store.path_of(folder, identity.run_id)
     if path.is_file() and (found := read_result(path)[1]) and found.status in FINAL:
         return Outcome(event.job, found.status, path)  # it was saved before the worker died
-    identity = Identity(
-        run_id=named["run_id"],
-        method=MethodBlock.model_validate(named["method"]),
-        task=TaskBlock.model_validate(named["task"]),
-        model=ModelBlock.model_validate(named["model"]),
-    )
     result = identity.failed(status, "WorkerLost", message, event.job.seed, command_of(event.job))
     return Outcome(event.job, status, store.save(result), message)
 

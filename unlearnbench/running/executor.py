@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from unlearnbench.results.schema import Status
 from unlearnbench.running.plan import Job
+from unlearnbench.running.ranks import without_group
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Event:
 
 @dataclass
 class _Worker:
+    number: int
     process: subprocess.Popen[str]
     log: IO[bytes]
     job: Job | None = None
@@ -59,6 +61,7 @@ def execute(
     workers: int,
     threads: int,
     timeout: float | None,
+    ranks: int = 1,
     on_event: Callable[[Event], None],
 ) -> None:
     """Runs the jobs, telling `on_event` of everything in the order it happened.
@@ -71,7 +74,8 @@ def execute(
     crew: list[_Worker] = []
 
     def hire() -> None:
-        worker = _start(out, threads)
+        number = min(set(range(workers)) - {w.number for w in crew})
+        worker = _start(out, threads, number, ranks)
         crew.append(worker)
         threading.Thread(target=_listen, args=(worker, inbox), daemon=True).start()
         assign(worker)
@@ -117,13 +121,16 @@ def execute(
             worker.log.close()
 
 
-def _start(out: Path, threads: int) -> _Worker:
-    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+def _start(out: Path, threads: int, number: int, ranks: int) -> _Worker:
+    environment = {**without_group(os.environ), "TOKENIZERS_PARALLELISM": "false"}
     if threads:
         environment.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the worker is
     process = subprocess.Popen(
-        [sys.executable, "-m", "unlearnbench.running.worker", str(out), str(threads)],
+        [
+            *(sys.executable, "-m", "unlearnbench.running.worker"),
+            *map(str, (out, threads, number, ranks)),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -131,7 +138,7 @@ def _start(out: Path, threads: int) -> _Worker:
         encoding="utf-8",
         env=environment,
     )
-    return _Worker(process, log)
+    return _Worker(number, process, log)
 
 
 def _listen(worker: _Worker, inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:

@@ -13,7 +13,8 @@ import shlex
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from unlearnbench import plugins
 from unlearnbench.cache import cache_folder, content_key
 from unlearnbench.errors import Diverged, ModelError, ResultError, UserError
-from unlearnbench.method import Method, MethodConfig, Progress, outside_scope
+from unlearnbench.method import Method, MethodConfig, Progress, outside_scope, silent
 from unlearnbench.models import LanguageModel, load_model, resolve_entry
 from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
@@ -33,6 +34,7 @@ from unlearnbench.request import ForgetRequest, overlap
 from unlearnbench.results.records import Record, score_means
 from unlearnbench.results.schema import (
     DEFINITION_VERSION,
+    SCHEMA_VERSION,
     CostBlock,
     DataBlock,
     ErrorBlock,
@@ -52,6 +54,7 @@ from unlearnbench.results.store import ResultStore
 from unlearnbench.running.cache import cached_records
 from unlearnbench.running.plan import Job, ModelSpec, load_method, load_task, setting_name
 from unlearnbench.running.provenance import PeakMemory, provenance
+from unlearnbench.running.ranks import ALONE, Peers, Place
 from unlearnbench.task import DataDescription, Task
 
 #: Statuses that another run of the same job would only repeat.
@@ -60,12 +63,32 @@ FINAL = ("ok", "diverged")
 
 @dataclass(frozen=True)
 class Identity:
-    """All that decides a job's outcome, known before it runs."""
+    """All that decides a job's outcome, known before it runs.
+
+    `world_size`, the number of processes that it gets, decides nothing.
+    """
 
     run_id: str
     method: MethodBlock
     task: TaskBlock
     model: ModelBlock
+    world_size: int = 1
+
+    def document(self) -> dict[str, Any]:
+        """As JSON that `read` understands, in another process."""
+        blocks = {"method": self.method, "task": self.task, "model": self.model}
+        dumped = {name: block.model_dump(mode="json") for name, block in blocks.items()}
+        return {"run_id": self.run_id, **dumped, "world_size": self.world_size}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Identity:
+        return cls(
+            run_id=document["run_id"],
+            method=MethodBlock.model_validate(document["method"]),
+            task=TaskBlock.model_validate(document["task"]),
+            model=ModelBlock.model_validate(document["model"]),
+            world_size=document["world_size"],
+        )
 
     def failed(
         self, status: Status, kind: str, message: str, seed: int, command: str, tail: str = ""
@@ -79,15 +102,16 @@ class Identity:
             method=self.method,
             task=self.task,
             model=self.model,
-            provenance=provenance(seed, command),
+            cost=CostBlock(trials=_trials(self.method)),
+            provenance=provenance(seed, command, world_size=self.world_size),
         )
 
 
 class JobRunner:
     """Runs jobs in one process, keeping what several jobs share: tasks and models' identities."""
 
-    def __init__(self, store: ResultStore) -> None:
-        self.store = store
+    def __init__(self, store: ResultStore, place: Place = ALONE) -> None:
+        self.store, self._place = store, place
         self._tasks: dict[str, tuple[Task[Any], DataDescription]] = {}
         self._models: dict[str, ModelBlock] = {}
 
@@ -95,9 +119,13 @@ class JobRunner:
         """Names the job by its content.
 
         Raises:
-            UserError: something that the job names does not exist or cannot be read.
+            UserError: something that the job names does not exist or cannot be read, or its device
+                is not one for several processes.
         """
-        method = self._method(job)
+        method = _method(job)
+        world_size = self._place.ranks if method.parallel else 1
+        if world_size > 1:
+            self._place.check(job.model.device)
         task, data = self._task(job)
         entry = _entry(job)
         model = self._model_block(job, entry, task)
@@ -116,6 +144,7 @@ class JobRunner:
             role=method.role,
             target=method.target,
             flags=[*flags, *method.flags(request)],
+            tuning=job.tuning,
         )
         task_block = TaskBlock(
             name=task.name,
@@ -148,7 +177,7 @@ class JobRunner:
             seed=job.seed,
             suite=[plugins.suite_version(), DEFINITION_VERSION],
         )[:16]
-        return Identity(run_id, method_block, task_block, model)
+        return Identity(run_id, method_block, task_block, model, world_size)
 
     def finished(self, identity: Identity) -> tuple[Result | None, str | None]:
         """A result that need not be made again, or a complaint about a file that must be."""
@@ -157,7 +186,28 @@ class JobRunner:
             result = self.store.finished(folder, identity.run_id)
         except ResultError as error:
             return None, f"{error} It is made again."
-        return (result, None) if result is not None and result.status in FINAL else (None, None)
+        if result is None or result.status not in FINAL:
+            return None, None
+        return self._with_tuning(result, identity), None
+
+    def _with_tuning(self, result: Result, identity: Identity) -> Result:
+        """The stored result, saying how the configuration was chosen if this job knows otherwise.
+
+        That does not change the outcome, so nothing is run. A job that knows of no tuning (a
+        trial itself, a run by hand) does not take away what is stored.
+        """
+        tuning = identity.method.tuning
+        if tuning is None or tuning == result.method.tuning:
+            return result
+        told = result.model_copy(
+            update={
+                "schema_version": SCHEMA_VERSION,
+                "method": result.method.model_copy(update={"tuning": tuning}),
+                "cost": result.cost.model_copy(update={"trials": tuning.trials}),
+            }
+        )
+        self.store.save(told)
+        return told
 
     def run(self, job: Job, identity: Identity, progress: Progress) -> Result:
         """Runs a job and saves its result, whatever its status. Only a failure to save raises."""
@@ -166,7 +216,7 @@ class JobRunner:
             result = self._run(job, identity, progress, command)
         except Diverged as error:
             result = self._failed("diverged", error, identity, job, command)
-            resolved = self._method(job).resolved(_load(job, _entry(job)))
+            resolved = _method(job).resolved(_load(job, _entry(job)))
             result = result.model_copy(
                 update={
                     "journal": self._save_journal(identity, error.journal),
@@ -193,18 +243,23 @@ class JobRunner:
         return identity.failed(status, type(error).__name__, message, job.seed, command, tail)
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
-        method, (task, _), entry = self._method(job), self._task(job), _entry(job)
+        method, (task, _) = _method(job), self._task(job)
         before, retained = self._references(job, task, identity, progress)
-        model = _unchanged(_load(job, entry), identity.model.fingerprint)
-        request = self._request(job, task, entry, identity)
+        model = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
+        request = _request(job, task, identity)
         resolved = method.resolved(model)
         digests = parameter_digests(model.hf)
         frozen = outside_scope(list(digests), method.may_change(model))
         torch.manual_seed(job.seed)  # for a method that draws from torch's own generator
+        devices = [str(model.device)]
         with PeakMemory(model.device) as memory:
-            start = time.perf_counter()
-            unlearned = method.unlearn(model, request, progress)
-            unlearn_seconds = time.perf_counter() - start
+            with ExitStack() as company:
+                if identity.world_size > 1:
+                    peers = Peers(job, identity.document(), self._place)
+                    devices += company.enter_context(peers).devices
+                start = time.perf_counter()
+                unlearned = method.unlearn(model, request, progress)
+                unlearn_seconds = time.perf_counter() - start
             del model
             changed = _check_scope(method.name, unlearned, digests, frozen, method.role)
             trained_tokens = unlearned.trained_tokens
@@ -234,20 +289,15 @@ class JobRunner:
                 tokens_trained=trained_tokens,
                 forward_tokens=unlearned.forward_tokens - forwarded if fresh else None,
                 parameters_changed=changed,
-                devices=[str(unlearned.device)],
+                devices=devices,
+                trials=_trials(identity.method),
             ),
-            provenance=provenance(job.seed, command, unlearned.device),
+            provenance=provenance(job.seed, command, unlearned.device, identity.world_size),
             records=self._save_records(identity, records, before, retained),
             journal=self._save_journal(identity, unlearned.journal),
         )
 
     # --- parts, in the order of use -------------------------------------------------------------
-
-    def _method(self, job: Job) -> Method[Any]:
-        method_class = load_method(job.method)
-        entry = _entry(job)
-        defaults = dict(entry.method_defaults.get(job.method, {}))
-        return method_class.configured(**{**defaults, **job.config})
 
     def _task(self, job: Job) -> tuple[Task[Any], DataDescription]:
         key = json.dumps([job.task, job.task_config], sort_keys=True, default=str)
@@ -329,22 +379,6 @@ class JobRunner:
         records = cached_records(key, make)
         return records, fresh
 
-    def _request(
-        self, job: Job, task: Task[Any], entry: ModelEntry, identity: Identity
-    ) -> ForgetRequest:
-        def retain_model() -> LanguageModel:
-            oracle = _oracle(job, entry, task)
-            if oracle is None:
-                raise UserError(
-                    f'no oracle of "{entry.name}" for {task.retain_split} is known: give one with '
-                    "--retain-model, or train a pair with unlearnbench reference train."
-                )
-            return oracle
-
-        return replace(
-            task.request(job.seed), retain_model=retain_model, workspace=_workspace(identity)
-        )
-
     def _save_records(
         self,
         identity: Identity,
@@ -377,6 +411,22 @@ class JobRunner:
         name = f"{identity.run_id}.journal.jsonl.gz"
         file, digest = self.store.save_records(folder, name, records)
         return JournalBlock(file=file, sha256=digest, n=len(records), means=score_means(records))
+
+
+def take_part(job: Job, identity: Identity, ready: Callable[[str], None]) -> None:
+    """Calls the method's `unlearn` beside the process that runs the job, for what it does there.
+
+    `ready` is told the device once the model is loaded.
+
+    Raises:
+        ModelError: the model is not the one that the job was named by; else what `unlearn` raises.
+    """
+    method, task = _method(job), load_task(job.task).configured(**job.task_config)
+    model = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
+    request = _request(job, task, identity)
+    torch.manual_seed(job.seed)
+    ready(str(model.device))
+    method.unlearn(model, request, silent)
 
 
 def command_of(job: Job) -> str:
@@ -481,6 +531,28 @@ def _unchanged(model: LanguageModel, fingerprint: str) -> LanguageModel:
     return model
 
 
+def _method(job: Job) -> Method[Any]:
+    defaults = dict(_entry(job).method_defaults.get(job.method, {}))
+    return load_method(job.method).configured(**{**defaults, **job.config})
+
+
+def _request(job: Job, task: Task[Any], identity: Identity) -> ForgetRequest:
+    entry = _entry(job)
+
+    def retain_model() -> LanguageModel:
+        oracle = _oracle(job, entry, task)
+        if oracle is None:
+            raise UserError(
+                f'no oracle of "{entry.name}" for {task.retain_split} is known: give one with '
+                "--retain-model, or train a pair with unlearnbench reference train."
+            )
+        return oracle
+
+    return replace(
+        task.request(job.seed), retain_model=retain_model, workspace=_workspace(identity)
+    )
+
+
 def _workspace(identity: Identity) -> Path:
     """What an unfinished job keeps for its next attempt."""
     return cache_folder() / "workspaces" / identity.run_id
@@ -538,6 +610,10 @@ def _check_scope(
         )
     sizes = {name: p.numel() for name, p in unlearned.hf.named_parameters()}
     return sum(sizes[name] for name in changed)
+
+
+def _trials(method: MethodBlock) -> int:
+    return method.tuning.trials if method.tuning else 0
 
 
 def _bare(metrics: list[Metric]) -> list[Metric]:

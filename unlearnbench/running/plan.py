@@ -17,6 +17,7 @@ from unlearnbench import plugins
 from unlearnbench.errors import UserError
 from unlearnbench.method import Method
 from unlearnbench.models import check_folder, resolve_entry
+from unlearnbench.results.schema import TuningBlock
 from unlearnbench.task import Task
 
 DEFAULT_SEEDS = (0, 1, 2)
@@ -55,6 +56,8 @@ class Job(BaseModel):
     task_config: dict[str, Any] = {}
     model: ModelSpec
     seed: StrictInt
+    #: How the configuration was chosen, where a sweep chose it. Decides nothing of the outcome.
+    tuning: TuningBlock | None = None
 
     @property
     def title(self) -> str:
@@ -68,12 +71,25 @@ class Job(BaseModel):
         return " · ".join((f"{self.method} {options}".strip(), task, model, f"seed {self.seed}"))
 
 
+class TunedMethod(TuningBlock):
+    """A method, the configuration that a sweep chose for it, and how."""
+
+    method: str
+    config: dict[str, Any] = Field(default={})
+
+    def block(self) -> TuningBlock:
+        """As the results of this configuration keep it."""
+        return TuningBlock.model_validate(self.model_dump(exclude={"method", "config"}))
+
+
 class PlanFile(BaseModel):
     """A study as YAML: `methods`, `tasks`, `models`, `seeds`.
 
     A method is a name, or a name with hyperparameters: `- rome: {target: dummy}`. A task is
     `NAME` or `NAME:SPLIT`, or a name with options: `- tofu: {split: forget10, data_dir: tofu}`.
     A model is a name, folder or hub id, or one with options: `- nano: {dtype: bfloat16}`.
+    `tuning` is written by `unlearnbench sweep`: it is recorded in the results of exactly these
+    methods with these configurations, and with no other.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -82,6 +98,7 @@ class PlanFile(BaseModel):
     tasks: list[str | dict[str, dict[str, Any] | None]]
     models: list[str | dict[str, dict[str, Any] | None]]
     seeds: list[StrictInt] = list(DEFAULT_SEEDS)
+    tuning: list[TunedMethod] = []
 
 
 def read_plan(path: Path) -> PlanFile:
@@ -112,10 +129,12 @@ def plan_jobs(
     models: Sequence[str | Mapping[str, Any]],
     seeds: Sequence[int],
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    tuning: Sequence[TunedMethod] = (),
 ) -> list[Job]:
     """The product of all, in an order that keeps one model's jobs together.
 
-    A method that no seed can change (and that says so) gets the first seed only.
+    A method that no seed can change (and that says so) gets the first seed only. A job whose
+    method and configuration are one of `tuning` carries it.
 
     Raises:
         UserError: an unknown name, option or value, or data that cannot be read; nothing has run
@@ -131,6 +150,7 @@ def plan_jobs(
         if not given:
             raise UserError(f"nothing to run: no --{word}, and no --suite or --plan that has one.")
     built: list[Job] = []
+    tuned = {_content(t.method, t.config): t.block() for t in tuning}
     task_options = [_task_options(t, settings) for t in tasks]
     for model in models:
         spec = _model_spec(model)
@@ -149,6 +169,7 @@ def plan_jobs(
                         task_config=options,
                         model=spec,
                         seed=seed,
+                        tuning=tuned.get(_content(name, config)),
                     )
                     for seed in runs
                 ]
@@ -215,6 +236,10 @@ def _method_in(module: ModuleType, path: Path, attribute: str) -> type[Method[An
 def setting_name(method: str) -> str:
     """How `--set` calls a method: by its name, an experiment by its class."""
     return method.rpartition(":")[2] if ".py:" in method else method
+
+
+def _content(method: str, config: Mapping[str, Any]) -> str:
+    return json.dumps([method, dict(config)], sort_keys=True, default=str)
 
 
 def _check_model(spec: ModelSpec) -> None:

@@ -14,7 +14,9 @@ from unlearnbench.plugins import suite_version
 from unlearnbench.results.schema import ProvenanceBlock
 
 
-def provenance(seed: int, command: str, device: torch.device | None = None) -> ProvenanceBlock:
+def provenance(
+    seed: int, command: str, device: torch.device | None = None, world_size: int = 1
+) -> ProvenanceBlock:
     return ProvenanceBlock(
         suite_version=suite_version(),
         git_commit=_git_commit(),
@@ -27,7 +29,7 @@ def provenance(seed: int, command: str, device: torch.device | None = None) -> P
         threads=torch.get_num_threads(),
         command=command,
         seed=seed,
-        world_size=1,
+        world_size=world_size,
     )
 
 

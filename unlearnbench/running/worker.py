@@ -1,7 +1,8 @@
 """A worker process: reads jobs as JSON lines, answers with events as JSON lines.
 
 It is a process of its own so that a job that is killed (out of memory, a crash in native code, a
-time limit) costs that job and nothing else. Run as `python -m unlearnbench.running.worker OUT`.
+time limit) costs that job and nothing else. Run as `python -m unlearnbench.running.worker OUT
+THREADS NUMBER RANKS`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from unlearnbench.cache import cache_folder, locked
 from unlearnbench.errors import UserError
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.plan import Job
+from unlearnbench.running.ranks import Place
 
 #: Seconds between two progress events of one stage.
 _PROGRESS_INTERVAL = 0.1
@@ -52,6 +54,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     events = _Events()
     out, threads = Path(sys.argv[1]), int(sys.argv[2])
+    place = Place(*map(int, sys.argv[3:]))
     import torch
     import transformers
 
@@ -61,10 +64,11 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     from unlearnbench.running.job import JobRunner
 
-    runner = JobRunner(ResultStore(out))
+    runner = JobRunner(ResultStore(out), place)
     for line in sys.stdin:
         job = Job.model_validate_json(line)
         try:
+            place.take(job.model.device)
             _run(runner, job, events)
         except UserError as error:
             events.send("refused", message=str(error))
@@ -74,13 +78,7 @@ def main() -> None:
 
 def _run(runner: Any, job: Job, events: _Events) -> None:
     identity = runner.identify(job)
-    events.send(
-        "identified",
-        run_id=identity.run_id,
-        method=identity.method.model_dump(mode="json"),
-        task=identity.task.model_dump(mode="json"),
-        model=identity.model.model_dump(mode="json"),
-    )
+    events.send("identified", **identity.document())
     # Two runs on one folder: the second one waits, and finds the job done.
     with locked(cache_folder() / "jobs" / identity.run_id):
         result, complaint = runner.finished(identity)

@@ -1,0 +1,218 @@
+"""What `run` and `sweep` ask alike: the options that name a study, and how its jobs are run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from unlearnbench.running import Job
+    from unlearnbench.running.plan import TunedMethod
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_WHAT = (
+    click.option("--method", "methods", multiple=True, metavar="NAME[,NAME]", help="Methods."),
+    click.option("--task", "tasks", multiple=True, metavar="NAME[:SPLIT]", help="Tasks."),
+    click.option(
+        "--model", "models", multiple=True, metavar="MODEL", help="Name, folder or hub id."
+    ),
+    click.option("--suite", metavar="NAME", help="A registered plan, such as nano."),
+    click.option("--plan", type=click.Path(path_type=Path), help="A plan as YAML."),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME.KEY=VALUE",
+        help="Hyperparameter of a method, or option of a task.",
+    ),
+    click.option(
+        "--data-dir", type=click.Path(path_type=Path), help="Local data files of the tasks."
+    ),
+    click.option("--retain-model", metavar="MODEL", help="The retrained oracle."),
+    click.option(
+        "--model-label", metavar="NAME", help="Name of a local model in results and tables."
+    ),
+    click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32"),
+    click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps, auto."
+    ),
+    click.option("--prompt-format", metavar="FORMAT", help="chat, plain, raw or a template."),
+    click.option("--trust-remote-code", is_flag=True, help="Run code that the model brings."),
+    click.option("--allow-pickle", is_flag=True, help="Read .bin weights, which can run code."),
+)
+_HOW = (
+    click.option(
+        "--workers", type=click.IntRange(1), default=1, show_default=True, help="Jobs at a time."
+    ),
+    click.option(
+        "--ranks",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Processes that train one job together, where its method can.",
+    ),
+    click.option(
+        "--threads", type=click.IntRange(0), default=0, help="Torch threads of a process."
+    ),
+    click.option(
+        "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds a job may take."
+    ),
+    click.option("--dry-run", is_flag=True, help="Show the jobs and run nothing."),
+)
+
+
+def study_options(command: F) -> F:
+    """The options that say what is run: the keyword arguments of `study_of`."""
+    return _add(command, _WHAT)
+
+
+def execution_options(command: F) -> F:
+    """The options that say how: `workers`, `ranks`, `threads`, `timeout`, `dry_run`."""
+    return _add(command, _HOW)
+
+
+def out_option(default: str, kept: str) -> Callable[[F], F]:
+    """`--out`, a results folder; `kept` says what of it is not run again."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path(default),
+        show_default=True,
+        help=f"Results folder; {kept} finished there are not run again.",
+    )
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the options name, in the forms of a plan file and with its paths as they were given."""
+
+    methods: Sequence[Any]
+    tasks: Sequence[Any]
+    models: Sequence[Any]
+    seeds: Sequence[int]
+    settings: Mapping[str, Mapping[str, Any]]
+    tuning: Sequence[TunedMethod] = ()
+
+    def jobs(self, seeds: Sequence[int]) -> list[Job]:
+        """The jobs; see `plan_jobs` for the errors."""
+        from unlearnbench.running import plan_jobs
+
+        # Local folders as absolute paths, since workers may stand elsewhere.
+        return plan_jobs(
+            self.methods,
+            [_resolved(task, "data_dir") for task in self.tasks],
+            [_resolved(model, "retain_model") for model in self.models],
+            seeds,
+            self.settings,
+            tuning=self.tuning,
+        )
+
+
+def study_of(
+    *,
+    methods: tuple[str, ...],
+    tasks: tuple[str, ...],
+    models: tuple[str, ...],
+    suite: str | None,
+    plan: Path | None,
+    settings: tuple[str, ...],
+    data_dir: Path | None,
+    retain_model: str | None,
+    model_label: str | None,
+    dtype: str,
+    device: str,
+    prompt_format: str | None,
+    trust_remote_code: bool,
+    allow_pickle: bool,
+) -> Study:
+    """The study that the options of `study_options` name; what is given wins over the plan.
+
+    Raises:
+        UserError: options that do not go together, or an unreadable plan.
+    """
+    from unlearnbench import plugins
+    from unlearnbench.cli.specs import parse_settings
+    from unlearnbench.errors import UserError
+    from unlearnbench.running.plan import DEFAULT_SEEDS, PlanFile, read_plan
+
+    if suite and plan:
+        raise UserError("give --suite or --plan, not both.")
+    base = None
+    if suite:
+        base = read_plan(Path(plugins.load("suite", suite)))
+    elif plan:
+        base = read_plan(plan)
+    base = base or PlanFile(methods=[], tasks=[], models=[], seeds=list(DEFAULT_SEEDS))
+    chosen_tasks: list[Any] = names(tasks) or list(base.tasks)
+    chosen_models: list[Any] = names(models) or list(base.models)
+    if data_dir is not None:
+        chosen_tasks = [with_options(t, data_dir=str(data_dir)) for t in chosen_tasks]
+    if (retain_model or model_label) and len(chosen_models) > 1:
+        raise UserError("--retain-model and --model-label are for one --model: use a plan instead.")
+    if retain_model and len(chosen_tasks) > 1:
+        raise UserError("--retain-model is the oracle of one split: give one --task.")
+    options = {
+        "retain_model": retain_model,
+        "label": model_label,
+        "dtype": dtype if dtype != "float32" else None,
+        "device": device if device != "auto" else None,
+        "prompt_format": prompt_format,
+        "trust_remote_code": trust_remote_code or None,
+        "allow_pickle": allow_pickle or None,
+    }
+    given = {k: v for k, v in options.items() if v is not None}
+    return Study(
+        methods=names(methods) or list(base.methods),
+        tasks=chosen_tasks,
+        models=[with_options(m, **given) if given else m for m in chosen_models],
+        seeds=base.seeds,
+        settings=parse_settings(settings),
+        tuning=base.tuning,
+    )
+
+
+def names(values: tuple[str, ...]) -> list[str]:
+    """`a,b` and repeated options alike; a path to a file with a comma stays whole."""
+    return [n.strip() for v in values for n in ([v] if ".py:" in v else v.split(",")) if n.strip()]
+
+
+def show_jobs(jobs: Sequence[Job]) -> None:
+    """What `--dry-run` shows."""
+    for job in jobs:
+        click.echo(job.title)
+    click.echo(f"{len(jobs)} jobs; nothing was run.")
+
+
+def with_options(spec: Any, /, **options: Any) -> Any:
+    """A plan entry with options added."""
+    if isinstance(spec, str):
+        return {spec: options}
+    if len(spec) != 1:
+        return spec  # the plan refuses it with a sentence
+    ((name, given),) = spec.items()
+    return {name: {**(given or {}), **options}}
+
+
+def _resolved(spec: Any, option: str) -> Any:
+    """A plan entry with a folder that it names made absolute; another value stays."""
+    if isinstance(spec, str) or len(spec) != 1:
+        return spec
+    (given,) = spec.values()
+    folder = (given or {}).get(option)
+    if not isinstance(folder, str | Path):
+        return spec
+    path = os.path.expanduser(folder)
+    known = option == "data_dir" or os.path.isdir(path)  # a retain model may be a hub id
+    return with_options(spec, **{option: os.path.realpath(path)}) if known else spec
+
+
+def _add(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        command = option(command)
+    return command
