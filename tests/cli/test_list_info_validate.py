@@ -140,6 +140,35 @@ def test_info_shows_options_with_defaults_and_meaning():
     assert "arXiv:2401.06121" in shown
 
 
+def test_info_shows_what_a_sweep_searches(site: Site):
+    source = """
+        from typing import Annotated
+        from pydantic import Field
+        from unlearnbench import Around, Choice, LogUniform, Method, MethodConfig, Uniform
+
+        class Options(MethodConfig):
+            rate: Annotated[float, Around(10)] = Field(1e-5, gt=0)
+            steps: Annotated[int, LogUniform(2, 64)] = 8
+            share: Annotated[float, Uniform(0, 0.5)] = 0.1
+            loss: Annotated[str, Choice("nll", "kl")] = "nll"
+            other: float = 1.0
+
+        class Thing(Method[Options]):
+            Config = Options
+            name = "thing"
+    """
+    site.install("kit", {"method": {"thing": "kit:Thing"}}, {"kit.py": source})
+    lines = suite("info", "thing").output.splitlines()
+    told = {line.split()[0]: line.partition("[")[2].rstrip("]") for line in lines if "[" in line}
+    assert told == {
+        "rate": "float; sweep: within a factor of 10, log-uniform",
+        "steps": "int; sweep: 2 to 64, log-uniform",
+        "share": "float; sweep: 0 to 0.5, uniform",
+        "loss": "str; sweep: one of nll, kl",
+        "other": "float",
+    }
+
+
 def test_info_of_a_name_that_is_several_things_shows_all():
     shown = suite("info", "nano").output
     assert [k for k in ("task", "model", "suite") if f"{k} nano\n" in shown] == [

@@ -71,8 +71,12 @@ def result(
     created: int = 0,
     suite_version: str = "0.1.0",
     data: str = "data",
+    trials: int = 0,
 ) -> Result:
-    """One result. `around`: replicates that wiggle about the value with `width`."""
+    """One result. `around`: replicates that wiggle about the value with `width`.
+
+    `trials` above 0: a sweep of so many trials chose the configuration.
+    """
 
     def replicates(given: Sequence[float] | str | None, name: str, value: float) -> object:
         return wiggle(value, width, name) if given == "around" else given
@@ -106,6 +110,7 @@ def result(
                 "role": role,
                 "target": target,
                 "flags": list(flags),
+                "tuning": _tuning(trials) if trials else None,
             },
             "task": {
                 "name": task,
@@ -149,6 +154,7 @@ def result(
                 "tokens_trained": 120_000,
                 "parameters_changed": 1_300_000_000,
                 "devices": ["cpu"],
+                "trials": trials,
             },
             "provenance": {
                 "suite_version": suite_version,
@@ -163,6 +169,20 @@ def result(
             "records": {"file": "x.records.jsonl.gz", "sha256": sha("records")} if ok else None,
         }
     )
+
+
+def _tuning(trials: int) -> dict[str, object]:
+    return {
+        "rule": "forget-utility-harmonic-1",
+        "search": "halton-1",
+        "seed": 0,
+        "trials": trials,
+        "trial": trials - 1,
+        "task": "tofu",
+        "task_config": {"split": "forget05"},
+        "model": "phi-1.5",
+        "space": {"lr": {"log-uniform": [1e-06, 1e-04]}},
+    }
 
 
 def _reference(scores: tuple[float, float] | None) -> list[dict[str, object]]:

@@ -185,6 +185,18 @@ def test_terminal_says_which_columns_it_left_out():
     assert "left out to fit 100 columns: ES ↓" in text
 
 
+def test_a_table_has_a_column_of_trials_where_some_row_was_tuned_and_nowhere_else():
+    tuned = seeds(method="npo", trials=8) + seeds(method="simnpo")
+    made = build(entries(tuned + seeds(task="wmdp", split="bio")))
+    columns = {t["task"]["name"]: [c["key"] for c in t["columns"]] for t in tables_json(made)}
+    assert "trials" in columns["tofu"]
+    assert "trials" not in columns["wmdp"]
+    lines = [line.split() for line in terminal.text(tables_of(entries(tuned))).splitlines()]
+    (place,) = [line.index("trials") - len(line) for line in lines if "trials" in line]
+    shown = {line[2]: line[place] for line in lines if {"npo", "simnpo"} & set(line[2:3])}
+    assert shown == {"npo": "8", "simnpo": "0"}
+
+
 def test_terminal_shows_no_escape_sequence_of_a_name():
     text = terminal.text(tables_of(entries(seeds(method="\x1b[31mred\x1b[0m\nnew\u202eline"))))
     assert "\x1b" not in text

@@ -150,6 +150,13 @@ def test_the_glossary_explains_each_column_and_its_direction(page):
     assert any("sec" in term and "lower is better" in term for term in terms)
 
 
+def test_the_details_of_a_tuned_row_say_how_it_was_chosen():
+    text = html_of(seeds(trials=8))
+    assert "trial 7 of 8 on tofu forget05 phi-1.5, seed 0, by forget-utility-harmonic-1" in text
+    assert "searched: lr {&#34;log-uniform&#34;: [1e-06, 0.0001]}" in text
+    assert "searched" not in html_of(seeds())
+
+
 def test_rows_that_did_not_finish_are_there_with_their_message(page):
     text = " ".join(text for _, text in page.all("main"))
     assert "Did not finish" in text

@@ -110,6 +110,21 @@ def test_cost_is_the_mean_over_seeds_and_memory_the_highest():
     assert row.cost["peak_memory_bytes"] == 3 * 1024**3
 
 
+def test_the_trials_of_a_row_are_those_of_its_search_and_not_a_mean_over_seeds():
+    assert only(*seeds(trials=8)).cost["trials"] == 8
+    # The sweep was extended before the last seed was run.
+    assert only(*seeds(count=2, trials=8), result(seed=2, trials=16)).cost["trials"] == 16
+
+
+def test_the_default_and_the_tuned_configuration_are_rows_of_their_own():
+    default = seeds(config={"lr": 1e-5})
+    found = rows(*default, *seeds(config={"lr": 2e-5}, trials=8))
+    assert {row.label: row.cost["trials"] for row in found} == {
+        "grad-diff (lr=1e-05)": 0,
+        "grad-diff (lr=2e-05)": 8,
+    }
+
+
 def test_the_tier_of_a_row_is_its_weakest_run():
     runs = entries([result(seed=0)], "verified") + entries([result(seed=1)], "unverified")
     assert pool(runs, "table")[0].tier == "unverified"
