@@ -320,11 +320,15 @@ class Watch:
     def states(self, example: Example, layer: int) -> tuple[Tensor, Tensor]:
         """What block `layer` puts out where the answer is predicted, now and before."""
         e = self.start.encode(example.prompt, example.answer)
-        options = {"input_ids": torch.tensor([e.ids]), "output_hidden_states": True}
-        now, then = (
-            hf(**options).hidden_states[layer + 1][0, e.start - 1 : -1]
-            for hf in (self.now, self.then)
-        )
+        seen: list[Tensor] = []
+        for hf in (self.now, self.then):
+            blocks = dict(hf.named_modules())[self.start.modules.paths.layers]
+            handle = blocks[layer].register_forward_hook(
+                lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out)
+            )
+            hf(input_ids=torch.tensor([e.ids]))
+            handle.remove()
+        now, then = (states[0, e.start - 1 : -1] for states in seen)
         return now, then
 
 
@@ -388,13 +392,14 @@ def direction(seed: int, width: int) -> Tensor:
 
 
 @every_family
-def test_rmus_losses_are_squared_distances_of_hidden_states(family: str) -> None:
-    """Not at the last block, whose hidden states are shown behind the final norm."""
-    watch, forget, retain, told = third_step("rmu", family, steering=3.0)
+@pytest.mark.parametrize("layer", [0, 1])
+def test_rmus_losses_are_squared_distances_of_hidden_states(family: str, layer: int) -> None:
+    watch, forget, retain, told = third_step("rmu", family, layer=layer, steering=3.0)
     u = direction(0, 16)
     assert (u >= 0).all()
-    away = [((watch.states(e, 0)[0] - 3.0 * u) ** 2).sum(-1) for e in forget]
-    moved = [((now - then) ** 2).sum(-1) for now, then in (watch.states(e, 0) for e in retain)]
+    away = [((watch.states(e, layer)[0] - 3.0 * u) ** 2).sum(-1) for e in forget]
+    both = [watch.states(e, layer) for e in retain]
+    moved = [((now - then) ** 2).sum(-1) for now, then in both]
     assert told["forget"] == pytest.approx(float(torch.cat(away).mean()), rel=1e-4)
     assert told["retain"] == pytest.approx(float(torch.cat(moved).mean()), rel=1e-3)
     assert told["retain"] > 0
