@@ -28,7 +28,7 @@ from unlearnbench import (
     cached_tensors,
     content_key,
 )
-from unlearnbench_methods.training.batches import collate, encoded
+from unlearnbench_methods.training.batches import collate, encoded, micro_batches
 from unlearnbench_methods.training.objective import Answers, Term
 from unlearnbench_methods.training.optimizers import learning_rate, make_optimizer
 from unlearnbench_methods.training.ranks import Ranks
@@ -255,7 +255,8 @@ def _accumulate(
         trained.model.trained_tokens += sum(len(e.ids) for r in rows for e in prepared.tokens[r])
         lengths = [prepared.length(row) for row in rows]
         own = ranks.share(lengths)
-        for micro_batch in trained.model.budget.batches([lengths[place] for place in own]):
+        tokens = trained.model.budget.tokens
+        for micro_batch in micro_batches([lengths[i] for i in own], tokens, device):
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
                 answers = prepared.answers([rows[own[i]] for i in micro_batch], trained)
                 part = prepared.term.loss(*answers)
