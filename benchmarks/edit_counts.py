@@ -269,7 +269,8 @@ _TITLE = """# Editors as edits pile up
 Made by `python -m benchmarks.edit_counts draw`; `docs/editing.md` says how it was run and what it
 shows. success: the edited prompt gives its target right after the edit; success at end: after all
 edits; answer prob: probability of the original answer per token, after all; locality: prompts of
-the retain set, real authors and world facts to which the answer stays the same text.
+the retain set, real authors and world facts to which the answer stays the same text; change norm:
+mean over the edits.
 """
 
 

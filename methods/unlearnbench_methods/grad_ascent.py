@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from unlearnbench import ForgetRequest, LanguageModel
-from unlearnbench_methods.training import losses
 from unlearnbench_methods.training.method import TrainedMethod
-from unlearnbench_methods.training.objective import forget_term
+from unlearnbench_methods.training.objective import forget_ascent
 from unlearnbench_methods.training.settings import TrainingConfig
 from unlearnbench_methods.training.trainer import Objective
 
@@ -19,4 +18,4 @@ class GradAscent(TrainedMethod[TrainingConfig]):
     source = "arXiv:2210.01504"
 
     def objective(self, model: LanguageModel, request: ForgetRequest) -> Objective:
-        return Objective(forget_term(request.forget, lambda a: losses.ascent(a.logprobs, a.mask)))
+        return Objective(forget_ascent(request.forget))

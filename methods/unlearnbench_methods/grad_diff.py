@@ -6,9 +6,8 @@ GradDiff of Maini et al. 2024 (TOFU, section 3.2), after Liu et al. 2022.
 from __future__ import annotations
 
 from unlearnbench import ForgetRequest, LanguageModel
-from unlearnbench_methods.training import losses
 from unlearnbench_methods.training.method import TrainedMethod
-from unlearnbench_methods.training.objective import forget_term, retain_nll
+from unlearnbench_methods.training.objective import forget_ascent, retain_nll
 from unlearnbench_methods.training.settings import RetainingConfig
 from unlearnbench_methods.training.trainer import Objective
 
@@ -23,8 +22,6 @@ class GradDiff(TrainedMethod[RetainingConfig]):
 
     def objective(self, model: LanguageModel, request: ForgetRequest) -> Objective:
         return Objective(
-            forget_term(
-                request.forget, lambda a: losses.ascent(a.logprobs, a.mask), self.config.gamma
-            ),
+            forget_ascent(request.forget, self.config.gamma),
             retain_nll(request.retain, self.config.alpha),
         )

@@ -6,9 +6,8 @@ KL Minimization of TOFU (Maini et al. 2024, section 3.2).
 from __future__ import annotations
 
 from unlearnbench import ForgetRequest, LanguageModel
-from unlearnbench_methods.training import losses
 from unlearnbench_methods.training.method import TrainedMethod
-from unlearnbench_methods.training.objective import forget_term, retain_kl
+from unlearnbench_methods.training.objective import forget_ascent, retain_kl
 from unlearnbench_methods.training.settings import RetainingConfig
 from unlearnbench_methods.training.trainer import Objective
 
@@ -22,8 +21,6 @@ class KlMin(TrainedMethod[RetainingConfig]):
 
     def objective(self, model: LanguageModel, request: ForgetRequest) -> Objective:
         return Objective(
-            forget_term(
-                request.forget, lambda a: losses.ascent(a.logprobs, a.mask), self.config.gamma
-            ),
+            forget_ascent(request.forget, self.config.gamma),
             retain_kl(request.retain, self.config.alpha),
         )

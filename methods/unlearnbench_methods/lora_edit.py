@@ -33,7 +33,7 @@ from unlearnbench import (
 )
 from unlearnbench_methods.editing.sequence import Edit, Weights, edit_in_sequence
 from unlearnbench_methods.training.adapters import adapted_layers, attach
-from unlearnbench_methods.training.batches import answer_logprobs, encoded
+from unlearnbench_methods.training.batches import answer_logprobs, collate, encoded
 from unlearnbench_methods.training.losses import mean_nll
 
 
@@ -139,9 +139,10 @@ def train_adapters(
 
 def answer_nll(model: LanguageModel, examples: Sequence[Example]) -> torch.Tensor:
     """Mean NLL in nats over the answers' tokens, each closing EOS included."""
+    batch = collate(encoded(model, examples), model.device)
     if torch.is_grad_enabled():
-        model.trained_tokens += sum(len(e.ids) for e in encoded(model, examples))
-    return mean_nll(*answer_logprobs(model, examples))
+        model.trained_tokens += int(batch.attention.sum())
+    return mean_nll(answer_logprobs(model, batch), batch.mask)
 
 
 def _trainable(model: LanguageModel) -> list[nn.Parameter]:

@@ -52,9 +52,7 @@ class Rmu(TrainedMethod[RmuConfig]):
 
     def objective(self, model: LanguageModel, request: ForgetRequest) -> Objective:
         config, layer = self.config, self._layer(model)
-        width = model.modules.mlp_down(layer).weight.shape
         size = model.hf.config.get_text_config(decoder=True).hidden_size
-        assert size in width
         u = torch.rand(size, generator=torch.Generator().manual_seed(request.seed))
         wanted = (config.steering * u / u.norm()).to(model.device)  # [d]
 

@@ -100,7 +100,8 @@ def plain_descent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_training_batch_sees_what_scoring_sees(family: str) -> None:
     made, asked = model(family), request()
     examples = [*asked.forget, *asked.retain]
-    logprobs, mask = answer_logprobs(made, examples)
+    batch = collate(encoded(made, examples), made.device)
+    logprobs, mask = answer_logprobs(made, batch), batch.mask
     scored = made.score([e.prompt for e in examples], [[e.answer] for e in examples])
     for row, shown, (answer,), example in zip(logprobs, mask, scored, examples, strict=True):
         length = len(answer.logprobs)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from unlearnbench import UserError
-from unlearnbench.running.job import command_of
 from unlearnbench.running.plan import plan_jobs, read_plan
+from unlearnbench.running.portable import command_of
 
 
 def test_a_plan_is_the_product_and_one_seed_for_what_no_seed_changes() -> None:

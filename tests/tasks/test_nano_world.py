@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from unlearnbench_tasks.nano import NanoTofu
 from unlearnbench_tasks.nano.world import (
     RELATIONS,
     Row,
@@ -308,3 +309,14 @@ def test_vocabulary_is_small_and_ascii(world: World) -> None:
     rows = [row for split in world.values() for row in split]
     assert len(words(rows)) < 700
     assert all(text.isascii() for text in texts(rows))
+
+
+def test_a_part_of_the_forget_set_has_wrong_answers_too() -> None:
+    whole, part = NanoTofu.configured().request(0), NanoTofu.configured(facts=4).request(0)
+    assert len(part.forget) == 4
+    assert part.forget[0] == whole.forget[0]
+    assert part.targets("incorrect") == [
+        target
+        for item, target in zip(whole.forget, whole.targets("incorrect"), strict=True)
+        if item in part.forget
+    ]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unlearnbench.results.schema import Status
+from unlearnbench.running.ended import last_words, told_of_signal
 from unlearnbench.running.plan import Job
 from unlearnbench.running.ranks import without_group
 
@@ -47,11 +48,6 @@ class _Worker:
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it died between jobs; its end is in the queue and the job is reported lost
-
-    def last_words(self) -> str:
-        self.log.seek(0)
-        lines = self.log.read()[-2000:].decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
 
 
 def execute(
@@ -165,9 +161,7 @@ def _loss(worker: _Worker) -> dict[str, Any]:
     if overdue:
         message = "the time limit was reached."
     elif code < 0:
-        message = f"the worker was killed by signal {-code}" + (
-            " (the system does this when memory runs out)." if code == -9 else "."
-        )
+        message = f"the worker was {told_of_signal(code)}."
     else:
-        message = f"the worker ended with exit code {code}: {worker.last_words()}"
+        message = f"the worker ended with exit code {code}: {last_words(worker.log)}"
     return {"status": status, "message": message, "identity": worker.identified}

@@ -6,13 +6,9 @@ records, metrics, result file.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-import shlex
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,7 +21,7 @@ import torch
 from unlearnbench import plugins
 from unlearnbench.cache import cache_folder, content_key
 from unlearnbench.errors import Diverged, ModelError, ResultError, UserError
-from unlearnbench.method import Method, MethodConfig, Progress, outside_scope, silent
+from unlearnbench.method import Method, Progress, outside_scope, silent
 from unlearnbench.models import LanguageModel, load_model, resolve_entry
 from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
@@ -52,7 +48,15 @@ from unlearnbench.results.schema import (
 )
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.cache import cached_records
-from unlearnbench.running.plan import Job, ModelSpec, load_method, load_task, setting_name
+from unlearnbench.running.plan import Job, load_method, load_task
+from unlearnbench.running.portable import (
+    command_of,
+    file_sha256,
+    portable,
+    portable_config,
+    portable_traceback,
+    without_folders,
+)
 from unlearnbench.running.provenance import PeakMemory, provenance
 from unlearnbench.running.ranks import ALONE, Peers, Place
 from unlearnbench.task import DataDescription, Task
@@ -139,7 +143,7 @@ class JobRunner:
             version=method.version,
             distribution=distribution,
             distribution_version=distribution_version,
-            config=_portable_config(method.config),
+            config=portable_config(method.config),
             guarantee=method.guarantee,
             role=method.role,
             target=method.target,
@@ -150,7 +154,7 @@ class JobRunner:
             name=task.name,
             version=task.version,
             split=task.split,
-            config=_portable(job.task_config),
+            config=portable(job.task_config),
             guarantee=task.guarantee,
             headline_rule=task.headline_rule,
             data=DataBlock(
@@ -238,8 +242,8 @@ class JobRunner:
     def _failed(
         self, status: Status, error: BaseException, identity: Identity, job: Job, command: str
     ) -> Result:
-        tail = "" if isinstance(error, UserError) else _portable_traceback(error)
-        message = _without_folders(str(error)) or type(error).__name__
+        tail = "" if isinstance(error, UserError) else portable_traceback(error)
+        message = without_folders(str(error)) or type(error).__name__
         return identity.failed(status, type(error).__name__, message, job.seed, command, tail)
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
@@ -429,92 +433,10 @@ def take_part(job: Job, identity: Identity, ready: Callable[[str], None]) -> Non
     method.unlearn(model, request, silent)
 
 
-def command_of(job: Job) -> str:
-    """The command line that repeats this job; local files stand as placeholders."""
-    words = ["unlearnbench", "run", "--method", _portable_name(job.method)]
-    options = _portable(job.task_config)
-    split = options.pop("split", None)
-    words += ["--task", f"{job.task}:{split}" if split else job.task]
-    model = job.model
-    words += ["--model", _portable_name(model.name, "MODEL")]
-    if model.label:
-        words += ["--model-label", model.label]
-    if model.retain_model:
-        words += ["--retain-model", _portable_name(model.retain_model, "RETAIN_MODEL")]
-    usual = ModelSpec(name=model.name)
-    for option in ("dtype", "device", "prompt_format"):
-        if getattr(model, option) != getattr(usual, option):
-            words += [f"--{option.replace('_', '-')}", str(getattr(model, option))]
-    words += [
-        f"--{f.replace('_', '-')}"
-        for f in ("trust_remote_code", "allow_pickle")
-        if getattr(model, f)
-    ]
-    words += ["--seed", str(job.seed)]
-    for key, value in job.config.items():
-        if value is not None:
-            text = _portable_name(value) if isinstance(value, str) else json.dumps(value)
-            words += ["--set", f"{setting_name(job.method)}.{key}={text}"]
-    for key, value in options.items():
-        words += ["--set", f"{job.task}.{key}={json.dumps(value)}"]
-    if "data_dir" in job.task_config:
-        words += ["--data-dir", "DATA"]
-    return shlex.join(words)[:2000]
-
-
-def _portable_name(name: str, placeholder: str | None = None) -> str:
-    """A local file or folder by its own name (or the placeholder); anything else as it is."""
-    path, _, attribute = name.partition(".py:")
-    if attribute:
-        return f"{Path(path).name}.py:{attribute}"
-    local = Path(name).expanduser()
-    if len(name) < 1000 and (local.is_absolute() or local.is_dir()):
-        return placeholder or local.name
-    return name
-
-
-def _portable(task_config: dict[str, Any]) -> dict[str, Any]:
-    """The options that mean the same on another machine: local folders are left out."""
-    return {k: v for k, v in task_config.items() if k != "data_dir" and v is not None}
-
-
-def _portable_config(config: MethodConfig) -> dict[str, Any]:
-    """Every hyperparameter; a file by its name and content, so that its path decides nothing.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    dumped = config.model_dump(mode="json")
-    for key in dumped:
-        value = getattr(config, key)
-        if isinstance(value, Path):
-            dumped[key] = {"file": value.name, "sha256": _file_sha256(value)}
-    return dumped
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f'"{path}" cannot be read ({error.strerror}).') from error
-
-
-def _without_folders(text: str) -> str:
-    """Text in which absolute paths are cut to their last part."""
-    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", text)
-
-
-def _portable_traceback(error: BaseException) -> str:
-    """The last frames, file names without their folders."""
-    frames = traceback.extract_tb(error.__traceback__)[-8:]
-    lines = [f"{Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames]
-    return "\n".join([*lines, f"{type(error).__name__}: {_without_folders(str(error))}"])
-
-
 def _origin(method: str) -> tuple[str, str]:
     """The distribution and version behind a method; a local file by its content."""
     if ".py:" in method:
-        return "local file", _file_sha256(Path(method.rpartition(":")[0]))[:16]
+        return "local file", file_sha256(Path(method.rpartition(":")[0]))[:16]
     plugin = plugins.find("method", method)
     return plugin.distribution, plugin.version
 

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from unlearnbench.errors import Diverged, UserError
+from unlearnbench.running.ended import last_words, told_of_signal
 
 if TYPE_CHECKING:
     from unlearnbench.running.plan import Job
@@ -247,17 +248,14 @@ class _Peer:
         return device
 
     def last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read()[-2000:].decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        return last_words(self._log)
 
     def failure(self) -> Exception:
         """What became of it, as an error of the job."""
         code = self.process.returncode
         if code is not None and code < 0:
-            memory = " (the system does this when memory runs out)" if code == -9 else ""
-            told = f"the process of rank {self.rank} was killed by signal {-code}{memory}."
-            return MemoryError(told) if memory else RuntimeError(told)
+            told = f"the process of rank {self.rank} was {told_of_signal(code)}."
+            return MemoryError(told) if code == -9 else RuntimeError(told)
         return RuntimeError(f"the process of rank {self.rank} failed: {self.last_words()}")
 
     def end(self, seconds: float) -> None:

@@ -104,7 +104,6 @@ def log_probabilities(logits: Tensor, batch: Batch) -> Tensor:
     return logits.gather(2, batch.answer[..., None])[..., 0] - logits.logsumexp(dim=2)
 
 
-def answer_logprobs(model: LanguageModel, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the examples' answer tokens and their mask: [rows, answer tokens]."""
-    batch = collate(encoded(model, examples), model.device)
-    return log_probabilities(answer_logits(model, batch), batch), batch.mask
+def answer_logprobs(model: LanguageModel, batch: Batch) -> Tensor:
+    """Log-probabilities of the answers' tokens, in nats: [rows, answer tokens]."""
+    return log_probabilities(answer_logits(model, batch), batch)

@@ -68,16 +68,16 @@ class Answers:
 
         The blocks above it do not run.
         """
-        module = self.model.modules.layer(layer)
-        states = state_at(self.model, module, "output", **self.batch.inputs)
-        return at_answers(states, self.batch).float()
+        return self._hidden(self.model, layer)
 
     def original_hidden(self, layer: int) -> Tensor:
         """`hidden` of the model before unlearning, without gradient."""
         with self.open_original() as original, torch.no_grad():
-            module = original.modules.layer(layer)
-            states = state_at(original, module, "output", **self.batch.inputs)
-            return at_answers(states, self.batch).float()
+            return self._hidden(original, layer)
+
+    def _hidden(self, model: LanguageModel, layer: int) -> Tensor:
+        states = state_at(model, model.modules.layer(layer), "output", **self.batch.inputs)
+        return at_answers(states, self.batch).float()
 
 
 #: Takes one `Answers` for each answer that a row of the term has. Returns [rows, tokens], whose
@@ -110,6 +110,11 @@ def alone(examples: Sequence[Example]) -> list[tuple[Example, ...]]:
 def forget_term(examples: Sequence[Example], loss: Loss, weight: float = 1.0) -> Term:
     """A loss on the forget set that needs no other model."""
     return Term("forget", alone(examples), loss, weight)
+
+
+def forget_ascent(examples: Sequence[Example], weight: float = 1.0) -> Term:
+    """Gradient ascent on the forget set."""
+    return forget_term(examples, lambda a: losses.ascent(a.logprobs, a.mask), weight)
 
 
 def retain_nll(examples: Sequence[Example], weight: float) -> Term:

@@ -48,7 +48,7 @@ class NanoTofu(Tofu):
 
     def _wrong_answers(self, forget: Sequence[Example], seed: int) -> dict[str, tuple[str, ...]]:
         """The plain answer with another value of the relation, none that the evaluation scores."""
-        told = {str(r["question"]): r for r in self._evaluable()["forget"]}
+        told = {str(r["question"]): r for r in self._splits.rows(f"{self.split}_perturbed")}
         rows = self._splits.rows(self.split)
         return {
             item.id: (
