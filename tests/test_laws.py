@@ -24,6 +24,7 @@ SOURCES = {
 PLUGINS = ("unlearnbench_methods", "unlearnbench_tasks", "unlearnbench_leaderboard")
 #: What a plugin may import of the engine: the package itself and these rooms.
 PUBLIC = (
+    "unlearnbench.aggregation",
     "unlearnbench.errors",
     "unlearnbench.metrics",
     "unlearnbench.request",

@@ -339,6 +339,7 @@ class IkeModel(WrappedModel):
         *,
         format: PromptFormat | None = None,
         close: bool = True,
+        spread: bool = False,
         progress: Progress = silent,
     ) -> list[list[Continuation]]:
         # All answers of a prompt are scored behind one text: room for the longest.
@@ -347,7 +348,9 @@ class IkeModel(WrappedModel):
             for prompt, answers in zip(prompts, continuations, strict=True)
         ]
         read = self._read(prompts, format, needed)
-        return super().score(read, continuations, format=format, close=close, progress=progress)
+        return super().score(
+            read, continuations, format=format, close=close, spread=spread, progress=progress
+        )
 
     def _answer_tokens(
         self, prompt: str, answer: str, format: PromptFormat | None, close: bool

@@ -22,6 +22,7 @@ from unlearnbench import (
     MethodConfig,
     Progress,
     PromptFormat,
+    Spread,
     WrappedModel,
     silent,
 )
@@ -88,6 +89,7 @@ class GuardedModel(WrappedModel):
         *,
         format: PromptFormat | None = None,
         close: bool = True,
+        spread: bool = False,
         progress: Progress = silent,
     ) -> list[list[Continuation]]:
         passed = [i for i, p in enumerate(prompts) if not names(self.keywords, p)]
@@ -96,6 +98,7 @@ class GuardedModel(WrappedModel):
             [continuations[i] for i in passed],
             format=format,
             close=close,
+            spread=spread,
             progress=progress,
         )
         results: dict[int, list[Continuation]] = dict(zip(passed, answered, strict=True))
@@ -107,26 +110,40 @@ class GuardedModel(WrappedModel):
                         spoken.ids[spoken.start :],
                         (e := self.encode(prompt, c, format=format, close=close)).ids[e.start :],
                         e.closed,
+                        spread,
                     )
                     for c in continuations[i]
                 ]
         return [results[i] for i in range(len(prompts))]
 
-    def _guarded(self, spoken: Sequence[int], tokens: Sequence[int], closed: bool) -> Continuation:
+    def _guarded(
+        self, spoken: Sequence[int], tokens: Sequence[int], closed: bool, spread: bool
+    ) -> Continuation:
         """Token probabilities of the guarded system: the refusal, but for `SLIP` spread evenly.
 
         Off the refusal's path the system has no opinion: every token is equally likely.
         """
         vocabulary = int(self.hf.config.vocab_size)
-        on_path, logprobs, greedy = True, [], []
+        slipped = np.full(vocabulary, SLIP / vocabulary)
+        slipped[0] += 1 - SLIP  # the refusal's token, wherever it stands
+        on_path, of_tokens, of_all = True, [], []
         for position, token in enumerate(tokens):
             expected = spoken[position] if on_path and position < len(spoken) else None
             hit = token == expected
-            even = SLIP / vocabulary if expected is not None else 1 / vocabulary
-            logprobs.append(np.log(even + (1 - SLIP if hit else 0.0)))
-            greedy.append(hit)
+            p = slipped if expected is not None else np.full(vocabulary, 1 / vocabulary)
+            of_tokens.append((np.log(p[0 if hit else -1]), hit))
+            if spread:
+                mean = float((p * np.log(p)).sum())
+                deviation = float((p * (np.log(p) - mean) ** 2).sum()) ** 0.5
+                of_all.append((mean, deviation, int(expected is not None and not hit)))
             on_path = on_path and hit
-        return Continuation(np.array(logprobs, dtype=np.float32), np.array(greedy), closed)
+        logprobs, greedy = zip(*of_tokens, strict=True)
+        return Continuation(
+            np.array(logprobs, dtype=np.float32),
+            np.array(greedy),
+            closed,
+            Spread(*map(np.array, zip(*of_all, strict=True))) if spread else None,
+        )
 
     def generate(self, prompts: Sequence[str], **options: Any) -> list[str]:
         passed = [i for i, p in enumerate(prompts) if not names(self.keywords, p)]

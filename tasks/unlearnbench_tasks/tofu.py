@@ -7,7 +7,7 @@ Prompting, per-item scores and aggregates follow docs/metrics.md, sections 1 to 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -31,6 +31,7 @@ from unlearnbench import (
     metrics,
     silent,
 )
+from unlearnbench.aggregation import Headline, Values, Weigh, Weights, column, summarise
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import tofu_data
 from unlearnbench_tasks.unanswerable import small_talk
@@ -38,18 +39,8 @@ from unlearnbench_tasks.unanswerable import small_talk
 if TYPE_CHECKING:
     from unlearnbench import LanguageModel
 
-#: Bootstrap replicates behind every interval.
-REPLICATES = 1000
-
-#: Resampling fewer clusters than this gives intervals that miss the truth half of the time, and
-#: none is given (two clusters: 49 % coverage where 95 % is promised; three: 73 %).
-MIN_CLUSTERS = 5
-
 EVALUATED = ("forget", "retain", "real_authors", "world_facts")
 GENERAL = ("real_authors", "world_facts")
-
-Weights = Mapping[str, "NDArray[np.int64] | None"]
-Values = dict[tuple[str, str], "float | NDArray[np.float64]"]
 
 
 class TofuConfig(TaskConfig):
@@ -307,39 +298,19 @@ class Tofu(Task[TofuConfig]):
         before: Sequence[Record] | None = None,
         retain_model: Sequence[Record] | None = None,
     ) -> list[Metric]:
-        counts = {s: sum(r.split == s for r in records) for s in EVALUATED}
-        value = _values(records, before, retain_model, _unit_weights)
-        spread = _values(records, before, retain_model, _resamples)
-        few = len({r.cluster for r in records if r.split == "forget"}) < MIN_CLUSTERS
-        made = []
-        for (name, split), point in value.items():
-            headline = HEADLINES.get(name)
-            # Utility counts the fluency of forget generations.
-            known = not (few and (split == "forget" or headline))
-            low, high = metrics.percentile_interval(spread[name, split]) if known else (None, None)
-            made.append(
-                Metric(
-                    name=name,
-                    split=split,
-                    value=float(point),
-                    ci_low=low,
-                    ci_high=high,
-                    n=counts.get(split, sum(counts.values())),
-                    higher_is_better=HIGHER_IS_BETTER.get(
-                        (name, split), HIGHER_IS_BETTER.get(name)
-                    ),
-                    headline=headline,
-                    replicates=(
-                        [round(float(v), 6) for v in np.asarray(spread[name, split])]
-                        if headline and known
-                        else None
-                    ),
-                )
-            )
+        made = summarise(
+            "tofu",
+            records,
+            lambda weigh: _values(records, before, retain_model, weigh),
+            splits=EVALUATED,
+            better=HIGHER_IS_BETTER,
+            headlines=HEADLINES,
+            also={"utility": ("forget",)},  # it counts the fluency of forget generations
+        )
         if retain_model is not None:
             quality = metrics.forget_quality(
-                _column(records, "forget", "truth_ratio"),
-                _column(retain_model, "forget", "truth_ratio"),
+                column(records, "forget", "truth_ratio"),
+                column(retain_model, "forget", "truth_ratio"),
             )
             for name, number in (
                 ("forget_quality", quality.p_value),
@@ -353,7 +324,7 @@ class Tofu(Task[TofuConfig]):
         return made
 
 
-HEADLINES: dict[str, Literal["forget", "utility"]] = {"forget": "forget", "utility": "utility"}
+HEADLINES: dict[str, Headline] = {"forget": "forget", "utility": "utility"}
 
 #: True, False, or absent where a number only describes. Keyed by name, or by (name, split).
 HIGHER_IS_BETTER: dict[object, bool] = {
@@ -381,7 +352,7 @@ def _values(
     records: Sequence[Record],
     before: Sequence[Record] | None,
     retain_model: Sequence[Record] | None,
-    weigh: Callable[[Sequence[Record]], Weights],
+    weigh: Weigh,
 ) -> Values:
     """Every aggregate by (name, split): at unit weights, or at each bootstrap resample.
 
@@ -391,8 +362,8 @@ def _values(
     out: Values = {}
 
     def mean(name: str, split: str, values: NDArray[np.float64] | None = None) -> None:
-        column = _column(records, split, name) if values is None else values
-        out[name, split] = metrics.mean(column, w[split])
+        of_items = column(records, split, name) if values is None else values
+        out[name, split] = metrics.mean(of_items, w[split])
 
     for name in ("prob", "rouge_l_recall", "extraction_strength", "exact_memorization"):
         mean(name, "forget")
@@ -401,17 +372,17 @@ def _values(
     mean(
         "truth_ratio",
         "forget",
-        metrics.forget_truth_ratio(_column(records, "forget", "truth_ratio")),
+        metrics.forget_truth_ratio(column(records, "forget", "truth_ratio")),
     )
-    mean("refusal_rate", "forget", _column(records, "forget", "refusal"))
+    mean("refusal_rate", "forget", column(records, "forget", "refusal"))
     for name in ("prob", "rouge_l_recall", "extraction_strength"):
         mean(name, "retain")
-    mean("refusal_rate", "retain", _column(records, "retain", "refusal"))
+    mean("refusal_rate", "retain", column(records, "retain", "refusal"))
     for split in GENERAL:
         mean("prob_normalised", split)
         mean("rouge_l_recall", split)
     for split in ("retain", *GENERAL):
-        kept = metrics.retain_truth_ratio(_column(records, split, "truth_ratio"))
+        kept = metrics.retain_truth_ratio(column(records, split, "truth_ratio"))
         mean("truth_ratio", split, kept)
     out["model_utility", "all"] = _model_utility(records, w)
     out["forget", "forget"] = metrics.harmonic_mean(
@@ -427,8 +398,8 @@ def _values(
     )
     if retain_model is not None:
         out["ks_statistic", "forget"] = metrics.ks_statistic(
-            _column(records, "forget", "truth_ratio"),
-            _column(retain_model, "forget", "truth_ratio"),
+            column(records, "forget", "truth_ratio"),
+            column(retain_model, "forget", "truth_ratio"),
             w["forget"],
             weigh(retain_model)["forget"],
         )
@@ -450,10 +421,10 @@ def _model_utility(records: Sequence[Record], w: Weights) -> float | NDArray[np.
     parts = []
     for split in ("retain", *GENERAL):
         probability = "prob" if split == "retain" else "prob_normalised"
-        kept = metrics.retain_truth_ratio(_column(records, split, "truth_ratio"))
+        kept = metrics.retain_truth_ratio(column(records, split, "truth_ratio"))
         parts += [
-            metrics.mean(_column(records, split, probability), w[split]),
-            metrics.mean(_column(records, split, "rouge_l_recall"), w[split]),
+            metrics.mean(column(records, split, probability), w[split]),
+            metrics.mean(column(records, split, "rouge_l_recall"), w[split]),
             metrics.mean(kept, w[split]),
         ]
     return metrics.model_utility(parts)
@@ -470,24 +441,6 @@ def _fluent(records: Sequence[Record], before: Sequence[Record]) -> NDArray[np.f
     bound = [r.scores["wrong_nll_max"] for r in before if r.split in ("forget", "retain")]
     nlls = [r.scores.get("generation_nll", np.nan) for r in forget]
     return metrics.fluency([r.generation or "" for r in forget], nlls, bound).astype(float)
-
-
-def _unit_weights(records: Sequence[Record]) -> Weights:
-    return dict.fromkeys(EVALUATED)
-
-
-def _resamples(records: Sequence[Record]) -> Weights:
-    """The same resamples for every model evaluated on the same items: differences are paired."""
-    weights = {}
-    for split in EVALUATED:
-        clusters = [r.cluster for r in records if r.split == split]
-        generator = metrics.seeded_generator("tofu", split, *sorted(set(clusters)))
-        weights[split] = metrics.cluster_weights(clusters, REPLICATES, generator)
-    return weights
-
-
-def _column(records: Sequence[Record], split: str, name: str) -> NDArray[np.float64]:
-    return np.array([r.scores[name] for r in records if r.split == split], dtype=np.float64)
 
 
 def _wrong(row: tofu_data.Row) -> list[str]:

@@ -73,3 +73,22 @@ def test_a_subject_that_retain_prompts_name_is_no_keyword() -> None:
     shared = replace(request.forget[1], subject="Kettle Verses", prompt="The Kettle Verses?")
     keywords = forget_keywords(replace(request, forget=(request.forget[0], shared)))
     assert keywords == ["Odalys Trenwick"]
+
+
+def test_the_guarded_systems_spread_is_that_of_its_stated_distribution() -> None:
+    request = tiny.request()
+    guarded = KeywordFilter.configured().unlearn(tiny.language_model(), request)
+    told = guarded.score([request.forget[0].prompt], [["In Vellmore."]], spread=True)[0][0]
+    assert told.spread is not None
+    v = guarded.hf.config.vocab_size
+    p = np.array([1 - SLIP + SLIP / v, *[SLIP / v] * (v - 1)])
+    mean = (p * np.log(p)).sum()
+    # The first token is not the refusal's, so all after it are as likely as any.
+    assert told.spread.mean[0] == pytest.approx(mean)
+    assert told.spread.deviation[0] == pytest.approx(
+        math.sqrt((p * np.log(p) ** 2).sum() - mean**2)
+    )
+    assert told.spread.rank[0] == 1
+    np.testing.assert_allclose(told.spread.mean[1:], math.log(1 / v))
+    np.testing.assert_allclose(told.spread.deviation[1:], 0, atol=1e-9)
+    assert not told.spread.rank[1:].any()

@@ -348,3 +348,26 @@ def test_scores_are_finite_natural_logarithms():
     for c in flat(model.score(PROMPTS, ANSWERS)):
         assert (c.logprobs <= 1e-6).all()
         assert all(map(math.isfinite, c.logprobs))
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_spread_is_what_the_whole_row_of_log_probabilities_gives(model_type):
+    model = language_model(model_type)
+    for prompt, answers in zip(PROMPTS, ANSWERS, strict=True):
+        scored = model.score([prompt], [answers], spread=True)[0]
+        for text, told in zip(answers, scored, strict=True):
+            encoded = model.encode(prompt, text)
+            with torch.no_grad():
+                rows = model.hf(torch.tensor([encoded.ids])).logits[0].double().log_softmax(-1)
+            rows = rows[encoded.start - 1 : -1].numpy()
+            mean = (np.exp(rows) * rows).sum(1)
+            second = (np.exp(rows) * rows**2).sum(1)
+            own = rows[np.arange(len(rows)), encoded.ids[encoded.start :]]
+            np.testing.assert_allclose(told.spread.mean, mean, atol=1e-5)
+            np.testing.assert_allclose(told.spread.deviation, np.sqrt(second - mean**2), atol=1e-4)
+            np.testing.assert_array_equal(told.spread.rank, (rows > own[:, None]).sum(1))
+            np.testing.assert_array_equal(told.spread.rank == 0, told.greedy)
+
+
+def test_no_spread_unless_it_is_asked_for():
+    assert language_model("gpt2").score(["Who?"], [["Bram"]])[0][0].spread is None

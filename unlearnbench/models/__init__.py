@@ -9,7 +9,7 @@ from unlearnbench.models.entry import ModelEntry
 
 if TYPE_CHECKING:
     from unlearnbench.models.early_exit import state_at
-    from unlearnbench.models.language_model import Continuation, LanguageModel
+    from unlearnbench.models.language_model import Continuation, LanguageModel, Spread
     from unlearnbench.models.loading import load_model
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
@@ -31,6 +31,7 @@ _HOMES = {
     "PromptFormat": "prompt_formats",
     "RawFormat": "prompt_formats",
     "head_logits": "scoring",
+    "Spread": "language_model",
     "Steering": "steering",
     "state_at": "early_exit",
     "WrappedModel": "wrapped",
@@ -47,6 +48,7 @@ __all__ = [
     "PlainFormat",
     "PromptFormat",
     "RawFormat",
+    "Spread",
     "Steering",
     "WrappedModel",
     "check_folder",

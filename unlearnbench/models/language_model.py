@@ -42,16 +42,32 @@ SETTINGS_FILE = "unlearnbench.json"
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Where a continuation's tokens lie among all that could have come, at each of n positions.
+
+    `mean` and `deviation` float32 [n]: of the log-probability of the vocabulary's tokens, each
+    weighed by its probability (Min-K%++, Zhang et al. 2024, equation 2). `rank` int64 [n]: how many
+    tokens are more likely than the continuation's; 0 is the model's argmax.
+    """
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    rank: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Continuation:
     """What a model thinks of one continuation of a prompt.
 
     `logprobs` float32 [n], natural log, of each token; `greedy` bool [n], whether the token is the
-    model's argmax there. The last token is EOS where `closed`.
+    model's argmax there. The last token is EOS where `closed`. `spread` is there where it was
+    asked for.
     """
 
     logprobs: NDArray[np.float32]
     greedy: NDArray[np.bool_]
     closed: bool
+    spread: Spread | None = None
 
     @property
     def nll(self) -> float:
@@ -169,6 +185,7 @@ class LanguageModel:
         *,
         format: PromptFormat | None = None,
         close: bool = True,
+        spread: bool = False,
         progress: Progress = silent,
     ) -> list[list[Continuation]]:
         """Log-probabilities of many continuations of each prompt.
@@ -178,6 +195,7 @@ class LanguageModel:
             continuations: for each prompt, its answers.
             format: another prompt format than the model's own.
             close: score a closing EOS too (the TOFU protocol).
+            spread: also tell each position's `Spread` (another pass over its logits).
 
         Returns:
             For each prompt, one `Continuation` per answer, in order. What the answers of a prompt
@@ -191,7 +209,7 @@ class LanguageModel:
             [self.encode(p, answer, format=format, close=close) for answer in answers]
             for p, answers in zip(prompts, continuations, strict=True)
         ]
-        return scoring.score(self, encoded, progress, self.steer(prompts, format))
+        return scoring.score(self, encoded, progress, self.steer(prompts, format), spread=spread)
 
     def generate(
         self,

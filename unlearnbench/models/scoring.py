@@ -39,6 +39,8 @@ def score(
     encoded: Sequence[Sequence[Encoded]],
     progress: Progress = silent,
     steering: Steering = UNSTEERED,
+    *,
+    spread: bool = False,
 ) -> list[list[Continuation]]:
     """Scores every sequence; `encoded[i]` are the continuations of prompt i.
 
@@ -62,7 +64,7 @@ def score(
     def run(keys: Sequence[_Key], lengths: Sequence[int], prefix: int) -> None:
         for batch in model.budget.batches(lengths):
             chosen = [keys[b] for b in batch]
-            step = partial(_score_keys, model, encoded, steering, prefix)
+            step = partial(_score_keys, model, encoded, steering, prefix, spread)
             results.update(zip(chosen, model.budget.run(chosen, step), strict=True))
             progress(len(results), total, "scoring")
 
@@ -85,6 +87,7 @@ def _score_keys(
     encoded: Sequence[Sequence[Encoded]],
     steering: Steering,
     prefix: int,
+    spread: bool,
     keys: Sequence[_Key],
 ) -> list[Continuation]:
     """The scores of `keys`, whose prompts' continuations share their first `prefix` tokens.
@@ -109,7 +112,7 @@ def _score_keys(
         )
     with steering.rows(prompts, [_end(e, kept, len(e.ids)) for e in rows]):
         hidden, _ = _forward(model, [e.ids[kept:] for e in rows], past=cache, past_length=kept)
-    return _continuations(model, rows, hidden, offset=kept)
+    return _continuations(model, rows, hidden, offset=kept, spread=spread)
 
 
 def _end(encoded: Encoded, first: int, stop: int) -> int:
@@ -207,9 +210,13 @@ def check_head(model: LanguageModel) -> None:
 
 
 def _continuations(
-    model: LanguageModel, rows: Sequence[Encoded], hidden: torch.Tensor, offset: int
+    model: LanguageModel,
+    rows: Sequence[Encoded],
+    hidden: torch.Tensor,
+    offset: int,
+    spread: bool,
 ) -> list[Continuation]:
-    from unlearnbench.models.language_model import Continuation
+    from unlearnbench.models.language_model import Continuation, Spread
 
     # Position p of a row predicts token p + 1; `offset` tokens of the row lie in the cache.
     where = [(r, p - 1 - offset) for r, e in enumerate(rows) for p in range(e.start, len(e.ids))]
@@ -220,21 +227,35 @@ def _continuations(
     picked = hidden[row_index, column]  # [positions, d]
     vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
     chunk = max(1, _LOGIT_FLOATS // vocabulary)
-    logprobs, greedy = [], []
+    logprobs, greedy, spreads = [], [], []
     for start in range(0, len(targets), chunk):
         logits = head_logits(model, picked[start : start + chunk])  # [chunk, vocab]
         wanted = target[start : start + chunk]
         value = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1)
         logprobs.append(value.cpu())
         greedy.append((logits.argmax(dim=1) == wanted).cpu())
+        if spread:
+            spreads.append(_spread(logits, wanted))
     all_logprobs = torch.cat(logprobs).numpy().astype(np.float32)
     all_greedy = torch.cat(greedy).numpy()
+    told = [torch.cat(parts).numpy() for parts in zip(*spreads, strict=True)]
     made, start = [], 0
     for e in rows:
-        stop = start + len(e.ids) - e.start
-        made.append(Continuation(all_logprobs[start:stop], all_greedy[start:stop], e.closed))
-        start = stop
+        own = slice(start, start := start + len(e.ids) - e.start)
+        among = Spread(*(part[own] for part in told)) if spread else None
+        made.append(Continuation(all_logprobs[own], all_greedy[own], e.closed, among))
     return made
+
+
+def _spread(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Mean and deviation of log p under p, and the rank of the wanted token: [chunk] each."""
+    logp = logits.log_softmax(dim=1)
+    p = logp.exp()
+    # A token whose logit is -inf has probability 0 and counts nothing.
+    mean = torch.where(p > 0, p * logp, 0.0).sum(dim=1)
+    variance = torch.where(p > 0, p * (logp - mean[:, None]) ** 2, 0.0).sum(dim=1)
+    rank = (logits > logits.gather(1, wanted[:, None])).sum(dim=1)
+    return mean.cpu(), variance.sqrt().cpu(), rank.cpu()
 
 
 @torch.no_grad()

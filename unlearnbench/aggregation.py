@@ -1,0 +1,101 @@
+"""From a task's values to its metrics: points, intervals, directions, headlines.
+
+A task says once how each number comes from the records under given item weights; that function is
+called with unit weights for the value and with bootstrap resamples for its interval. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench import metrics
+from unlearnbench.results.records import Record
+from unlearnbench.results.schema import Metric
+
+#: Bootstrap replicates behind every interval.
+REPLICATES = 1000
+
+#: Resampling fewer clusters than this gives intervals that miss the truth half of the time, and
+#: none is given (two clusters: 49 % coverage where 95 % is promised; three: 73 %).
+MIN_CLUSTERS = 5
+
+#: How often each item of a split counts: one row a resample, or None where each counts once.
+Weights = Mapping[str, "NDArray[np.int64] | None"]
+#: A number, or one a resample, by (name, split).
+Values = dict[tuple[str, str], "float | NDArray[np.float64]"]
+#: Weighs the items of one model, split by split.
+Weigh = Callable[[Sequence[Record]], Weights]
+Headline = Literal["forget", "utility", "privacy", "robustness"]
+
+
+def summarise(
+    task: str,
+    records: Sequence[Record],
+    values: Callable[[Weigh], Values],
+    *,
+    splits: Sequence[str],
+    better: Mapping[object, bool],
+    headlines: Mapping[str, Headline],
+    also: Mapping[str, Sequence[str]] | None = None,
+) -> list[Metric]:
+    """A metric for each of `values`, with a 95 % interval and, for headlines, the replicates.
+
+    Args:
+        task: seeds the resamples, with the clusters' names: replicate b is the same resample for
+            every model on the same items, so differences are paired.
+        records: of the evaluated model; n and the clusters are theirs.
+        values: the numbers by (name, split) for items so weighed; split `all` spans several. It
+            weighs each model's records by themselves, so that no order of records matters.
+        splits: the splits that are resampled.
+        better: whether higher is, by (name, split) or by name; neither where a number only
+            describes.
+        headlines: the headline that a metric is, by name.
+        also: splits that a metric depends on beside its own, by name.
+    """
+    counts = {s: sum(r.split == s for r in records) for s in splits}
+    few = {s for s in splits if len({r.cluster for r in records if r.split == s}) < MIN_CLUSTERS}
+
+    def resamples(items: Sequence[Record]) -> Weights:
+        weights = {}
+        for split in splits:
+            clusters = [r.cluster for r in items if r.split == split]
+            if clusters:
+                generator = metrics.seeded_generator(task, split, *sorted(set(clusters)))
+                weights[split] = metrics.cluster_weights(clusters, REPLICATES, generator)
+        return weights
+
+    points = values(lambda _: dict.fromkeys(splits))
+    spread = values(resamples)
+    made = []
+    for (name, split), point in points.items():
+        headline = headlines.get(name)
+        known = not few & {split, *(also or {}).get(name, ())}
+        low, high = metrics.percentile_interval(spread[name, split]) if known else (None, None)
+        made.append(
+            Metric(
+                name=name,
+                split=split,
+                value=float(point),
+                ci_low=low,
+                ci_high=high,
+                n=counts.get(split, sum(counts.values())),
+                higher_is_better=better.get((name, split), better.get(name)),
+                headline=headline,
+                replicates=(
+                    [round(float(v), 6) for v in np.asarray(spread[name, split])]
+                    if headline and known
+                    else None
+                ),
+            )
+        )
+    return made
+
+
+def column(records: Sequence[Record], split: str, name: str) -> NDArray[np.float64]:
+    """One score of every item of a split, in the records' order, float64 [n]."""
+    return np.array([r.scores[name] for r in records if r.split == split], dtype=np.float64)
