@@ -78,7 +78,7 @@ def test_a_subject_that_retain_prompts_name_is_no_keyword() -> None:
 def test_the_guarded_systems_spread_is_that_of_its_stated_distribution() -> None:
     request = tiny.request()
     guarded = KeywordFilter.configured().unlearn(tiny.language_model(), request)
-    told = guarded.score([request.forget[0].prompt], [["In Vellmore."]], spread=True)[0][0]
+    told = guarded.score([request.forget[0].prompt], [["Vellmore, no."]], spread=True)[0][0]
     assert told.spread is not None
     v = guarded.hf.config.vocab_size
     p = np.array([1 - SLIP + SLIP / v, *[SLIP / v] * (v - 1)])
