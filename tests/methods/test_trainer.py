@@ -217,6 +217,43 @@ def test_the_token_budget_changes_neither_losses_nor_weights(
         assert torch.allclose(parameter, other[name], atol=1e-5)
 
 
+def short_of_memory(objective: Objective, limit: int) -> Objective:
+    """Whose loss finds no memory for more than `limit` padded tokens, as a network would."""
+
+    def loss(answers: Answers) -> Tensor:
+        if answers.batch.ids.numel() > limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return objective.forget.loss(answers)
+
+    return replace(objective, forget=replace(objective.forget, loss=loss))
+
+
+@pytest.mark.usefixtures("plain_descent")
+def test_a_step_that_runs_out_of_memory_starts_anew_in_smaller_parts() -> None:
+    def run(limit: int) -> LanguageModel:
+        made, asked = model(), request()
+        made.budget.tokens = 400
+        objective = short_of_memory(ascent(asked.forget), limit)
+        options = config(batch_size=6, learning_rate=0.02, warmup_epochs=0)
+        return train(made, asked, options, objective, silent)
+
+    # The longest row comes first and alone fits, so half of a failed step's gradient is there.
+    short, ample = run(60), run(100_000)
+    assert short.budget.tokens < 400
+    assert ample.budget.tokens == 400
+    assert short.trained_tokens == ample.trained_tokens
+    for a, b in zip(short.journal, ample.journal, strict=True):
+        assert a.scores == pytest.approx(b.scores, rel=1e-4)
+    for a, b in zip(weights(short).values(), weights(ample).values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_a_row_that_does_not_fit_alone_is_an_error() -> None:
+    asked = request()
+    with pytest.raises(MemoryError, match="not even one sequence"):
+        train(model(), asked, config(), short_of_memory(ascent(asked.forget), 1), silent)
+
+
 @every_family
 @pytest.mark.usefixtures("plain_descent")
 def test_the_order_of_rows_in_a_batch_changes_nothing(family: str) -> None:
@@ -557,10 +594,14 @@ def test_training_that_changes_nothing_is_an_error(adapter: str) -> None:
     flat = config(weight_decay=0.0, adapter=adapter)
     with pytest.raises(RuntimeError, match="no parameter changed in training"):
         train(model(), asked, flat, objective, silent)
-    with pytest.raises(RuntimeError, match="learning rate was 0 in every step"):
-        train(
-            model(), asked, config(epochs=1, batch_size=6), ascent(asked.forget), silent
-        )  # one step, and that the first of a warm-up
+
+
+def test_a_schedule_that_never_leaves_zero_is_told_before_the_training() -> None:
+    made, asked = model(), request()
+    options = config(epochs=1, batch_size=6)  # one step, and that the first of a warm-up
+    with pytest.raises(UserError, match="0 in every step: there are 1, and warm-up takes 1"):
+        train(made, asked, options, ascent(asked.forget), silent)
+    assert made.forward_tokens == 0
 
 
 @full_and_lora

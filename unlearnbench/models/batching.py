@@ -48,18 +48,38 @@ class TokenBudget:
                 if not is_out_of_memory(error):
                     raise
             # Out of the handler: the failed step's tensors are free only when its frames are.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if len(part) == 1:
-                raise MemoryError(
-                    "not even one sequence alone fits into memory: use bfloat16, shorter "
-                    "sequences, a smaller model or a larger machine."
-                )
+            self._halve(alone=len(part) == 1)
             # What is left runs in the smaller size at once: a budget that every part of one batch
             # halved anew would fall far below what fits.
-            self.tokens = max(1, self.tokens // 2)
             size = (len(part) + 1) // 2
         return results
+
+    def attempt(self, step: Callable[[], R], shortest: int) -> R:
+        """`step()`, anew with half the budget each time that memory runs out.
+
+        For a step that cuts its own batches by `tokens` and leaves nothing behind when it fails;
+        its shortest sequence has `shortest` tokens.
+
+        Raises:
+            MemoryError: not even one item fits.
+        """
+        while True:
+            try:
+                return step()
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve(alone=self.tokens < 2 * shortest)  # two of them were in no batch
+
+    def _halve(self, *, alone: bool) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if alone:
+            raise MemoryError(
+                "not even one sequence alone fits into memory: use bfloat16, shorter "
+                "sequences, a smaller model or a larger machine."
+            )
+        self.tokens = max(1, self.tokens // 2)
 
 
 def is_out_of_memory(error: Exception) -> bool:

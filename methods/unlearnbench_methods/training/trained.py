@@ -83,7 +83,7 @@ class Trained:
         if all(self._start[n] == _digest(p) for n, p in self.named.items()):
             raise RuntimeError(
                 "no parameter changed in training: the loss has no gradient, or the learning rate "
-                "was 0 in every step (its warm-up lasts as long as the training)."
+                "is too small to move them."
             )
         if self._checkpointed:
             _keep_activations(model)

@@ -25,6 +25,7 @@ from unlearnbench import (
     LanguageModel,
     Progress,
     Record,
+    UserError,
     cached_tensors,
     content_key,
 )
@@ -80,6 +81,7 @@ def train(
         scope: shell patterns of the parameters that full fine-tuning may move.
 
     Raises:
+        UserError: a schedule whose every step has a rate of 0.
         Diverged: a loss or the gradient became non-finite; says at which step.
         RuntimeError: no parameter changed (the training did nothing).
     """
@@ -90,6 +92,12 @@ def train(
         rows["forget"], rows.get("retain", 0), config.batch_size, config.epochs, request.seed
     )
     warmup = round(math.ceil(rows["forget"] / config.batch_size) * config.warmup_epochs)
+    shares = [learning_rate(number, len(steps), warmup) for number in range(len(steps))]
+    if not any(shares):
+        raise UserError(
+            f"the learning rate would be 0 in every step: there are {len(steps)}, and warm-up takes "
+            f"{warmup}. Give more epochs or a smaller batch_size, or lower warmup_epochs."
+        )
     run = _Run({t.term.name: t.term.weight for t in terms})
     work = [(t.term.name, _name(t.term.loss), t.term.weight, t.term.rows) for t in terms]
     ranks.agree(content_key(work=repr(work)))
@@ -102,8 +110,8 @@ def train(
     saved = time.monotonic()
     for number in range(len(journal), len(steps)):
         step = steps[number]
-        rate = config.learning_rate * learning_rate(number, len(steps), warmup)
-        values = _accumulate(trained, terms, step, run.weights, config, ranks)
+        rate = config.learning_rate * shares[number]
+        values = _gradient(trained, terms, step, run.weights, config, ranks)
         norm = float(torch.nn.utils.clip_grad_norm_(trained.parameters, config.max_grad_norm))
         scores = {**values, "gradient_norm": norm, "learning_rate": rate}
         if objective.reweigh:
@@ -237,7 +245,7 @@ def _checkpoint(
     return Checkpoint(workspace / "training.safetensors", model, run, work, config)
 
 
-def _accumulate(
+def _gradient(
     trained: Trained,
     terms: Sequence[_Prepared],
     step: Step,
@@ -245,28 +253,55 @@ def _accumulate(
     config: TrainingConfig,
     ranks: Ranks,
 ) -> dict[str, float]:
-    """Puts the step's gradient on the parameters; returns each term's loss, unweighted."""
-    device = trained.model.device
-    low = config.precision == "bfloat16" or (config.precision == "auto" and device.type != "cpu")
-    sums = torch.zeros(len(terms), dtype=torch.float64, device=_wide(device))
-    for index, prepared in enumerate(terms):
-        rows = step.forget if prepared.term.name == "forget" else step.retain
-        spoken = sum(len(prepared.tokens[r][0].ids) - prepared.tokens[r][0].start for r in rows)
-        trained.model.trained_tokens += sum(len(e.ids) for r in rows for e in prepared.tokens[r])
-        lengths = [prepared.length(row) for row in rows]
-        own = ranks.share(lengths)
-        tokens = trained.model.budget.tokens
-        for micro_batch in micro_batches([lengths[i] for i in own], tokens, device):
-            with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                answers = prepared.answers([rows[own[i]] for i in micro_batch], trained)
-                part = prepared.term.loss(*answers)
-            # The mean is over the step: over its answer tokens, or over its rows.
-            part = part.sum() / (spoken if part.ndim == 2 else len(rows))
-            (weights[prepared.term.name] * part).backward()
-            sums[index] += part.detach().to(sums)
+    """Puts the step's gradient on the parameters; returns each term's loss, unweighted.
+
+    A step that runs out of memory starts anew with smaller micro-batches.
+    """
+    chosen = [step.forget if t.term.name == "forget" else step.retain for t in terms]
+
+    def accumulate() -> Tensor:
+        for parameter in trained.parameters:
+            parameter.grad = None  # what a failed attempt left there
+        sums = torch.zeros(len(terms), dtype=torch.float64, device=_wide(trained.model.device))
+        for index, (prepared, rows) in enumerate(zip(terms, chosen, strict=True)):
+            sums[index] = _accumulate(trained, prepared, rows, weights, config, ranks)
+        return sums
+
+    shortest = min(t.length(r) for t, rows in zip(terms, chosen, strict=True) for r in rows)
+    sums = trained.model.budget.attempt(accumulate, shortest)
+    trained.model.trained_tokens += sum(
+        len(e.ids) for t, rows in zip(terms, chosen, strict=True) for r in rows for e in t.tokens[r]
+    )
     ranks.sum_gradients(trained.parameters)
     values = ranks.sum(sums).tolist()
     return {p.term.name: value for p, value in zip(terms, values, strict=True)}
+
+
+def _accumulate(
+    trained: Trained,
+    prepared: _Prepared,
+    rows: Sequence[int],
+    weights: Mapping[str, float],
+    config: TrainingConfig,
+    ranks: Ranks,
+) -> Tensor:
+    """Adds the gradient of a term over this process's share of rows; returns its part of the term's loss."""
+    device = trained.model.device
+    low = config.precision == "bfloat16" or (config.precision == "auto" and device.type != "cpu")
+    spoken = sum(len(prepared.tokens[r][0].ids) - prepared.tokens[r][0].start for r in rows)
+    lengths = [prepared.length(row) for row in rows]
+    own = ranks.share(lengths)
+    tokens = trained.model.budget.tokens
+    total = torch.zeros((), dtype=torch.float64, device=_wide(device))
+    for micro_batch in micro_batches([lengths[i] for i in own], tokens, device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
+            answers = prepared.answers([rows[own[i]] for i in micro_batch], trained)
+            part = prepared.term.loss(*answers)
+        # The mean is over the step: over its answer tokens, or over its rows.
+        part = part.sum() / (spoken if part.ndim == 2 else len(rows))
+        (weights[prepared.term.name] * part).backward()
+        total += part.detach().to(total)
+    return total
 
 
 def _wide(device: torch.device) -> torch.device:
