@@ -140,6 +140,11 @@ def test_info_shows_options_with_defaults_and_meaning():
     assert "arXiv:2401.06121" in shown
 
 
+def test_info_says_which_methods_several_processes_can_train():
+    assert "--ranks" in suite("info", "npo").output
+    assert "--ranks" not in suite("info", "rome").output
+
+
 def test_info_shows_what_a_sweep_searches(site: Site):
     source = """
         from typing import Annotated

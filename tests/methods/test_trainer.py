@@ -590,10 +590,19 @@ def test_weights_that_the_last_step_made_infinite_are_divergence() -> None:
 @full_and_lora
 def test_training_that_changes_nothing_is_an_error(adapter: str) -> None:
     asked = request()
-    objective = Objective(forget_term(asked.forget, lambda a: a.logprobs * 0))
-    flat = config(weight_decay=0.0, adapter=adapter)
+    tiny_steps = config(weight_decay=0.0, adapter=adapter, learning_rate=1e-30)
     with pytest.raises(RuntimeError, match="no parameter changed in training"):
-        train(model(), asked, flat, objective, silent)
+        train(model(), asked, tiny_steps, ascent(asked.forget), silent)
+
+
+@full_and_lora
+def test_a_loss_without_gradient_is_an_error_though_weight_decay_moves_the_weights(
+    adapter: str,
+) -> None:
+    asked = request()
+    objective = Objective(forget_term(asked.forget, lambda a: a.logprobs * 0))
+    with pytest.raises(RuntimeError, match="no gradient in any step"):
+        train(model(), asked, config(weight_decay=0.1, adapter=adapter), objective, silent)
 
 
 def test_a_schedule_that_never_leaves_zero_is_told_before_the_training() -> None:

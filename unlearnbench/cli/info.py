@@ -87,6 +87,8 @@ def _describe_class(loaded: type[Any]) -> None:
         value = getattr(loaded, attribute, "")
         if value:
             _say(label, str(value))
+    if getattr(loaded, "parallel", False):
+        _say("ranks", "several processes can train one job (--ranks)")
     fields = loaded.Config.model_fields
     if not fields:
         _say("options", "none")

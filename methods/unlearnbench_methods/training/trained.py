@@ -82,8 +82,7 @@ class Trained:
         model = self.model
         if all(self._start[n] == _digest(p) for n, p in self.named.items()):
             raise RuntimeError(
-                "no parameter changed in training: the loss has no gradient, or the learning rate "
-                "is too small to move them."
+                "no parameter changed in training: the learning rate is too small to move them."
             )
         if self._checkpointed:
             _keep_activations(model)

@@ -83,7 +83,7 @@ def train(
     Raises:
         UserError: a schedule whose every step has a rate of 0.
         Diverged: a loss or the gradient became non-finite; says at which step.
-        RuntimeError: no parameter changed (the training did nothing).
+        RuntimeError: the loss has no gradient, or no parameter changed (the training did nothing).
     """
     ranks = Ranks(model.device)
     terms = [_Prepared(model, term) for term in objective.terms]
@@ -95,8 +95,8 @@ def train(
     shares = [learning_rate(number, len(steps), warmup) for number in range(len(steps))]
     if not any(shares):
         raise UserError(
-            f"the learning rate would be 0 in every step: there are {len(steps)}, and warm-up takes "
-            f"{warmup}. Give more epochs or a smaller batch_size, or lower warmup_epochs."
+            f"the learning rate would be 0 in every step: there are {len(steps)}, and warm-up "
+            f"takes {warmup}. Give more epochs or a smaller batch_size, or lower warmup_epochs."
         )
     run = _Run({t.term.name: t.term.weight for t in terms})
     work = [(t.term.name, _name(t.term.loss), t.term.weight, t.term.rows) for t in terms]
@@ -131,6 +131,8 @@ def train(
             saved = time.monotonic()
     if not all(bool(torch.isfinite(p).all()) for p in trained.parameters):
         raise Diverged(f"weights became non-finite within {len(steps)} steps.", journal)
+    if not any(record.scores["gradient_norm"] for record in journal):
+        raise RuntimeError("the loss had no gradient in any step: only weight decay moved weights.")
     model.journal.extend(journal)
     return trained.close()
 
@@ -285,7 +287,7 @@ def _accumulate(
     config: TrainingConfig,
     ranks: Ranks,
 ) -> Tensor:
-    """Adds the gradient of a term over this process's share of rows; returns its part of the term's loss."""
+    """Adds the gradient of a term over this process's share of rows; returns that part's loss."""
     device = trained.model.device
     low = config.precision == "bfloat16" or (config.precision == "auto" and device.type != "cpu")
     spoken = sum(len(prepared.tokens[r][0].ids) - prepared.tokens[r][0].start for r in rows)
