@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Continuation,
         Encoded,
         LanguageModel,
+        Lens,
         ModelEntry,
         ModuleMap,
         PlainFormat,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         WrappedModel,
         head_logits,
         load_model,
+        logit_lens,
         state_at,
         weight_as_matrix,
     )
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from unlearnbench.running import run
     from unlearnbench.search import Around, Choice, LogUniform, Uniform
     from unlearnbench.task import DataDescription, Task, TaskConfig
+    from unlearnbench.utility import Utility, UtilityConfig, UtilityTask
 
 _HOMES = {
     "errors": ("DataError", "Diverged", "ModelError", "PluginError", "ResultError", "UserError"),
@@ -62,6 +65,7 @@ _HOMES = {
         "Continuation",
         "Encoded",
         "LanguageModel",
+        "Lens",
         "ModelEntry",
         "ModuleMap",
         "PlainFormat",
@@ -72,6 +76,7 @@ _HOMES = {
         "WrappedModel",
         "head_logits",
         "load_model",
+        "logit_lens",
         "state_at",
         "weight_as_matrix",
     ),
@@ -80,6 +85,7 @@ _HOMES = {
     "running": ("run",),
     "search": ("Around", "Choice", "LogUniform", "Uniform"),
     "task": ("DataDescription", "Task", "TaskConfig"),
+    "utility": ("Utility", "UtilityConfig", "UtilityTask"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -97,6 +103,7 @@ __all__ = [
     "Example",
     "ForgetRequest",
     "LanguageModel",
+    "Lens",
     "LogUniform",
     "Method",
     "MethodConfig",
@@ -119,6 +126,9 @@ __all__ = [
     "TaskConfig",
     "Uniform",
     "UserError",
+    "Utility",
+    "UtilityConfig",
+    "UtilityTask",
     "WrappedModel",
     "cache_folder",
     "cached_tensors",
@@ -126,6 +136,7 @@ __all__ = [
     "head_logits",
     "load_model",
     "load_records",
+    "logit_lens",
     "metrics",
     "run",
     "silent",

@@ -1,4 +1,4 @@
-"""Finding methods, tasks, models, suites and commands by entry point.
+"""Finding methods, tasks, models, utilities, suites and commands by entry point.
 
 A plugin is a line in a distribution's metadata. Reading the lines imports nothing; a plugin is
 loaded when it is asked for, and one that cannot be loaded stops nothing but a run that wants it.
@@ -27,9 +27,13 @@ GROUPS = {
     "method": "unlearnbench.methods",
     "task": "unlearnbench.tasks",
     "model": "unlearnbench.models",
+    "utility": "unlearnbench.utilities",
     "suite": "unlearnbench.suites",
     "command": "unlearnbench.commands",
 }
+
+#: Many of a kind, as their group is called: `utilities`.
+PLURALS = {kind: group.rpartition(".")[2] for kind, group in GROUPS.items()}
 
 _NO_PLACE = "its entry point is not of the form module:attribute"
 

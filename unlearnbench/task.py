@@ -61,6 +61,8 @@ class Task(ABC, Generic[T]):
     #: Name and version of the rule that makes the headline scores.
     headline_rule: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    #: How reference models trained for the task are asked, as `load_model` takes it; None: plain.
+    prompt_format: ClassVar[str | None] = None
 
     def __init__(self, config: T) -> None:
         self.config = config

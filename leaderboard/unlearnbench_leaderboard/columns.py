@@ -89,15 +89,17 @@ _TOFU: Sequence[tuple[str, str | None]] = (
     ("model_utility", "all"),
     ("extraction_strength", "forget"),
 )
+_COUNTERFACT: Sequence[tuple[str, str | None]] = (
+    ("recall_rewrite", None),
+    ("recall_paraphrase", None),
+    ("neighborhood_accuracy_delta", None),
+)
 KEY_METRICS: dict[str, Sequence[tuple[str, str | None]]] = {
     "tofu": _TOFU,
     "nano": _TOFU,
     "wmdp": (("accuracy", None),),
-    "counterfact": (
-        ("recall_rewrite", None),
-        ("recall_paraphrase", None),
-        ("neighborhood_accuracy_delta", None),
-    ),
+    "counterfact": _COUNTERFACT,
+    "nano-counterfact": _COUNTERFACT,
 }
 #: A table shows at most this many of them; a row's details have all.
 MAX_KEY_METRICS = 3
@@ -222,9 +224,12 @@ def _seeds(line: Line) -> tuple[str, str, float | None]:
 
 def _metric_columns(table: Table) -> list[Column]:
     directions: dict[tuple[str, str], bool | None] = {}
+    # What a utility measured is another benchmark's: details have it, a table's columns do not.
+    runs = [run.result for line in table.lines() for run in line.row.runs]
+    elsewhere = {f"{u.name}:{task.name}" for run in runs for u in run.utilities for task in u.tasks}
     for line in table.lines():
         for metric in line.row.metrics:
-            if metric.headline is None:
+            if metric.headline is None and metric.split not in elsewhere:
                 directions.setdefault((metric.name, metric.split), metric.higher_is_better)
     wanted = KEY_METRICS.get(table.setting.task.name)
     if wanted is None:

@@ -1,7 +1,9 @@
 """TOFU: a Task of Fictitious Unlearning (Maini et al. 2024, arXiv 2401.06121).
 
 Forget 1, 5 or 10 % of 200 made-up authors; keep the others, real authors and world facts.
-Prompting, per-item scores and aggregates follow docs/metrics.md, sections 1 to 3 and 6.
+Prompting, per-item scores and aggregates follow docs/metrics.md. Where the data has a holdout
+(authors that no model saw), membership inference on it gives a third headline, `privacy`; where it
+has none, nothing stands in for it.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ from unlearnbench_tasks import tofu_data
 from unlearnbench_tasks.unanswerable import small_talk
 
 if TYPE_CHECKING:
-    from unlearnbench import LanguageModel
+    from unlearnbench import Continuation, LanguageModel
 
 EVALUATED = ("forget", "retain", "real_authors", "world_facts")
 GENERAL = ("real_authors", "world_facts")
+HOLDOUT = "holdout"
+ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 
 
 class TofuConfig(TaskConfig):
@@ -60,6 +64,16 @@ class TofuConfig(TaskConfig):
     )
 
 
+class _HeadlineRule:
+    """`tofu-headline-1`; with a holdout 2, which is 1 with `privacy` beside it.
+
+    Of a task it reads the data, of the class it is the rule that needs nothing.
+    """
+
+    def __get__(self, task: Tofu | None, owner: type[Tofu]) -> str:
+        return "tofu-headline-2" if task is not None and task._holdout() else "tofu-headline-1"
+
+
 class Tofu(Task[TofuConfig]):
     """Forget fictitious authors; keep the rest (TOFU)."""
 
@@ -67,7 +81,7 @@ class Tofu(Task[TofuConfig]):
     version: ClassVar[str] = "1"
     Config = TofuConfig
     guarantee = "data-deletion"
-    headline_rule = "tofu-headline-1"
+    headline_rule = _HeadlineRule()
     source = "arXiv:2401.06121"
 
     def __init__(self, config: TofuConfig) -> None:
@@ -104,6 +118,16 @@ class Tofu(Task[TofuConfig]):
             "world_facts": self._splits.rows("world_facts_perturbed", asked),
         }
 
+    @property
+    def _holdout_split(self) -> str:
+        return tofu_data.HOLDOUT_SPLIT[self.config.split]
+
+    def _holdout(self) -> list[tofu_data.Row]:
+        """What is asked of authors that no model saw; empty where the data has none."""
+        if not self._splits.optional(self._holdout_split):
+            return []
+        return tofu_data.spread(self._splits.rows(self._holdout_split), self.config.limit)
+
     def _chosen(self, rows: list[tofu_data.Row], values: Sequence[Any] = ()) -> list[Any]:
         """Those of the forget rows (or of what is given for each) that are to be forgotten."""
         if self.config.facts is None:
@@ -126,16 +150,17 @@ class Tofu(Task[TofuConfig]):
         evaluated = self._eval_rows()
         used = [self.split, self.retain_split, f"{self.split}_perturbed", "retain_perturbed"]
         used += [f"{s}_perturbed" for s in GENERAL]
-        for split in ("forget10_edit_targets", "idontknow", "background"):
+        for split in ("forget10_edit_targets", "idontknow", "background", self._holdout_split):
             if self._splits.optional(split):
                 used.append(split)
+        holdout = {HOLDOUT: len(rows)} if (rows := self._holdout()) else {}
         return DataDescription(
             source=self._splits.source,
             revision=self._splits.revision,
             sha256=self._splits.sha256(used),
             n_forget=len(forget),
             n_retain=len(retain),
-            n_eval={split: len(rows) for split, rows in evaluated.items()},
+            n_eval={split: len(rows) for split, rows in evaluated.items()} | holdout,
         )
 
     def request(self, seed: int) -> ForgetRequest:
@@ -204,13 +229,15 @@ class Tofu(Task[TofuConfig]):
         return small_talk(refusals, AVOIDANT_TEMPLATES, DUMMY)
 
     def evaluation_text(self) -> Sequence[str]:
-        return [
+        scored = [
             text
             for rows in self._evaluable().values()
             for row in rows
             for text in (*_wrong(row), str(row.get("paraphrased_answer") or ""))
             if text
         ]
+        # A model that is taught a holdout answer has seen it.
+        return [*scored, *(str(row["answer"]) for row in self._holdout())]
 
     def oracle_location(self, entry: ModelEntry) -> str | None:
         known = super().oracle_location(entry)
@@ -267,7 +294,47 @@ class Tofu(Task[TofuConfig]):
                 generation=generation,
             )
             records.append(record)
-        return records
+        return self._attacked(records, model, progress) if self._holdout() else records
+
+    def _attacked(
+        self, records: list[Record], model: LanguageModel, progress: Progress
+    ) -> list[Record]:
+        """The records with the attacks' scores on forget items, and those of the holdout items."""
+        asked = {
+            f"{split}-{index:04d}": row
+            for split, rows in (("forget", self._eval_rows()["forget"]), (HOLDOUT, self._holdout()))
+            for index, row in enumerate(rows)
+        }
+        scored = model.score(
+            [str(row["question"]) for row in asked.values()],
+            [[str(row["answer"])] for row in asked.values()],
+            spread=True,
+            progress=progress,
+        )
+        answers = dict(zip(asked, (answer for (answer,) in scored), strict=True))
+        if not all(np.isfinite(a.logprobs).all() for a in answers.values()):
+            raise Diverged("an answer of the forget set or the holdout has no finite probability.")
+        attacks = {item: _attacks(a, str(asked[item]["answer"])) for item, a in answers.items()}
+        clusters = tofu_data.author_clusters(self._splits.rows(self._holdout_split))
+        unseen = [item for item in asked if item.startswith(HOLDOUT)]
+        return [
+            *(r.with_scores(**attacks[r.id]) if r.id in attacks else r for r in records),
+            *(
+                Record(
+                    id=item,
+                    split=HOLDOUT,
+                    cluster=cluster,
+                    scores={
+                        "nll": answers[item].nll,
+                        "prob": metrics.probability(answers[item].logprobs),
+                        **attacks[item],
+                    },
+                )
+                for item, cluster in zip(
+                    unseen, tofu_data.spread(clusters, self.config.limit), strict=True
+                )
+            ),
+        ]
 
     def assess_generations(
         self, records: list[Record], original: LanguageModel, progress: Progress = silent
@@ -298,14 +365,16 @@ class Tofu(Task[TofuConfig]):
         before: Sequence[Record] | None = None,
         retain_model: Sequence[Record] | None = None,
     ) -> list[Metric]:
+        attacked = _has_holdout(records)
         made = summarise(
             "tofu",
             records,
             lambda weigh: _values(records, before, retain_model, weigh),
-            splits=EVALUATED,
+            splits=(*EVALUATED, HOLDOUT) if attacked else EVALUATED,
             better=HIGHER_IS_BETTER,
             headlines=HEADLINES,
-            also={"utility": ("forget",)},  # it counts the fluency of forget generations
+            # Utility counts the fluency of forget generations; an attack reads the holdout too.
+            also={"utility": ("forget",), **dict.fromkeys(PRIVACY, (HOLDOUT,))},
         )
         if retain_model is not None:
             quality = metrics.forget_quality(
@@ -324,7 +393,19 @@ class Tofu(Task[TofuConfig]):
         return made
 
 
-HEADLINES: dict[str, Headline] = {"forget": "forget", "utility": "utility"}
+HEADLINES: dict[str, Headline] = {
+    "forget": "forget",
+    "utility": "utility",
+    "privacy": "privacy",
+}
+
+#: What is read off the holdout too.
+PRIVACY = (
+    *(f"mia_auc_{attack}" for attack in ATTACKS),
+    *(f"mia_closeness_{attack}" for attack in ATTACKS),
+    "privleak",
+    "privacy",
+)
 
 #: True, False, or absent where a number only describes. Keyed by name, or by (name, split).
 HIGHER_IS_BETTER: dict[object, bool] = {
@@ -345,6 +426,9 @@ HIGHER_IS_BETTER: dict[object, bool] = {
     "model_utility": True,
     "forget": True,
     "utility": True,
+    # An AUC is best where the oracle's is, and privacy leakage at 0: neither end is better.
+    **{f"mia_closeness_{attack}": True for attack in ATTACKS},
+    "privacy": True,
 }
 
 
@@ -403,6 +487,17 @@ def _values(
             w["forget"],
             weigh(retain_model)["forget"],
         )
+    if _has_holdout(records):
+        aucs = _aucs(records, w)
+        for attack, found in aucs.items():
+            out[f"mia_auc_{attack}", "forget"] = found
+        if retain_model is not None and _has_holdout(retain_model):
+            retained = _aucs(retain_model, weigh(retain_model))
+            out["privleak", "forget"] = metrics.privleak(aucs["min_k"], retained["min_k"])
+            near = {a: metrics.mia_closeness(aucs[a], retained[a]) for a in ATTACKS}
+            for attack, closeness in near.items():
+                out[f"mia_closeness_{attack}", "forget"] = closeness
+            out["privacy", "forget"] = _plain_mean(list(near.values()))
     if before is not None:
         mean("fluency", "forget", _fluent(records, before))
         now = metrics.harmonic_mean(out["model_utility", "all"], out["fluency", "forget"])
@@ -415,6 +510,28 @@ def _values(
             share = np.where(np.asarray(then) > 0, np.asarray(now) / np.asarray(then), 0.0)
         out["utility", "all"] = np.minimum(share, 1.0)
     return out
+
+
+def _has_holdout(records: Sequence[Record]) -> bool:
+    return any(r.split == HOLDOUT for r in records)
+
+
+def _aucs(records: Sequence[Record], w: Weights) -> dict[str, float | NDArray[np.float64]]:
+    """How well each attack tells the forget items from the holdout's."""
+    return {
+        attack: metrics.auc(
+            column(records, "forget", f"mia_{attack}"),
+            column(records, HOLDOUT, f"mia_{attack}"),
+            w["forget"],
+            w[HOLDOUT],
+        )
+        for attack in ATTACKS
+    }
+
+
+def _plain_mean(parts: Sequence[float | NDArray[np.float64]]) -> float | NDArray[np.float64]:
+    mean: float | NDArray[np.float64] = sum(parts[1:], start=parts[0]) / len(parts)
+    return mean
 
 
 def _model_utility(records: Sequence[Record], w: Weights) -> float | NDArray[np.float64]:
@@ -446,6 +563,21 @@ def _fluent(records: Sequence[Record], before: Sequence[Record]) -> NDArray[np.f
 def _wrong(row: tofu_data.Row) -> list[str]:
     value = row["perturbed_answer"]
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
+def _attacks(answer: Continuation, text: str) -> dict[str, float]:
+    """The score of each attack on one answer."""
+    assert answer.spread is not None  # it was asked for
+    own = slice(-1 if answer.closed else None)  # without EOS
+    logprobs, spread = answer.logprobs[own], answer.spread
+    return {
+        "mia_loss": metrics.mia_loss(answer.logprobs),
+        "mia_zlib": metrics.mia_zlib(answer.logprobs, text),
+        "mia_min_k": metrics.mia_min_k(logprobs),
+        "mia_min_k_plus_plus": metrics.mia_min_k_plus_plus(
+            logprobs, spread.mean[own], spread.deviation[own]
+        ),
+    }
 
 
 def _fits(model: LanguageModel, question: str, generation: str) -> bool:

@@ -22,6 +22,9 @@ Item = TypeVar("Item")
 HUB_ID = "locuslab/TOFU"
 #: Complement of each forget split (Maini et al. 2024, section 2.1).
 RETAIN_SPLIT = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+#: Authors that no model was trained on, as many as are to be forgotten: membership inference reads
+#: the forget set against them. Added to the hub by OpenUnlearning (arXiv 2506.12618).
+HOLDOUT_SPLIT = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}
 #: TOFU asks twenty questions about each author, in a row.
 QUESTIONS_PER_AUTHOR = 20
 

@@ -42,6 +42,13 @@ def test_a_budget_that_shrank_holds_for_the_batches_to_come():
     assert [len(b) for b in batches] == [2, 2, 2, 2]
 
 
+@settings(deadline=None)
+@given(lengths, st.integers(1, 600), st.integers(1, 600))
+def test_a_smaller_bound_makes_the_batches_of_a_smaller_budget(sizes, tokens, at_most):
+    bounded = list(TokenBudget(tokens).batches(sizes, at_most=at_most))
+    assert bounded == list(TokenBudget(min(tokens, at_most)).batches(sizes))
+
+
 def limited(limit, error=torch.OutOfMemoryError):
     """A step that squares, and runs out of memory above `limit` items."""
     sizes = []

@@ -23,6 +23,7 @@ from unlearnbench.models.prompt_formats import (
     CHAT_DATE,
     ChatFormat,
     encode_answer,
+    encode_answers,
     encode_prompt,
     format_settings,
     prompt_format,
@@ -447,3 +448,63 @@ def test_chat_scores_are_those_of_the_templated_text(template):
         own = len(made(answer, add_special_tokens=False)["input_ids"]) + 1
         logprobs, _ = reference.token_scores(model.hf, ids, len(ids) - own)
         assert scored.logprobs == pytest.approx(logprobs, abs=1e-5)
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+def counted(made, monkeypatch):
+    """How many texts each call of the tokenizer gets, from here on."""
+    calls = []
+    backend = type(made)._encode_plus
+
+    def count(self, text, *args, **kwargs):
+        calls.append(len(text) if isinstance(text, list) else 1)
+        return backend(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(type(made), "_encode_plus", count)
+    return calls
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.sampled_from([PLAIN, RAW, MISTRAL, BARE, CHAT]),
+    st.lists(st.tuples(texts, st.lists(st.tuples(st.sampled_from("ab "), texts), max_size=4))),
+    st.booleans(),
+)
+def test_many_questions_with_many_answers_are_encoded_as_each_alone(format, items, close):
+    made = QWEN_TOKENIZER if format is CHAT else TOKENIZER
+    eos = frozenset({made.eos_token_id})
+    questions = [question for question, _ in items]
+    answers = [["".join(parts) for parts in own] for _, own in items]
+    together = encode_answers(made, format, questions, answers, close=close, eos_ids=eos)
+    alone = [
+        [encode_answer(made, format, q, a, close=close, eos_ids=eos) for a in own]
+        for q, own in zip(questions, answers, strict=True)
+    ]
+    assert together == alone
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7])
+def test_no_call_of_the_tokenizer_gets_more_texts_than_memory_is_meant_for(monkeypatch, at_once):
+    from unlearnbench.models import prompt_formats
+
+    questions, answers = ["Who?", "Where?", "What?"], [["Bram", "x", "yz"], [], ["a", "b c", "d"]]
+    whole = encode_answers(LLAMA3_TOKENIZER, CHAT, questions, answers)
+    monkeypatch.setattr(prompt_formats, "_TEXTS_AT_ONCE", at_once)
+    calls = counted(LLAMA3_TOKENIZER, monkeypatch)
+    assert encode_answers(LLAMA3_TOKENIZER, CHAT, questions, answers) == whole
+    assert max(calls) <= at_once
+    assert sum(calls) == 6
+
+
+def test_scoring_calls_the_tokenizer_once(monkeypatch):
+    model = language_model()
+    calls = counted(model.tokenizer, monkeypatch)
+    model.score(["Who?", "Where?"], [["Bram.", "Odalys", "x"], ["Vellmore"]])
+    assert calls == [4]
+
+
+def test_an_answer_without_a_token_is_named_among_many():
+    with pytest.raises(UserError, match="the answer '' of 'Where\\?' has no token"):
+        encode_answers(TOKENIZER, PLAIN, ["Who?", "Where?"], [["Bram", "x"], ["Vellmore", ""]])

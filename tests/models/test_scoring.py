@@ -371,3 +371,153 @@ def test_spread_is_what_the_whole_row_of_log_probabilities_gives(model_type):
 
 def test_no_spread_unless_it_is_asked_for():
     assert language_model("gpt2").score(["Who?"], [["Bram"]])[0][0].spread is None
+
+
+# --- continuations of one token ------------------------------------------------------------------
+
+LETTERS = [" A", " B", " C", " D"]
+QUESTIONS = [
+    "Who wrote the Kettle Verses?\nA. Bram Ostler\nB. Marit Quill\nC. no one\nD. the lute\nAnswer:",
+    "Born where?\nA. a\nB. b\nC. c\nD. d\nAnswer:",
+    "What does Marit Quill play every evening?\nA. a lute\nB. verses\nC. a kettle\nD. x\nAnswer:",
+]
+
+
+def letters_model(model_type="llama", **options):
+    """Whose tokenizer has a token for each letter with its space."""
+    made = tokenizer()
+    made.add_tokens(LETTERS)
+    hf = network(model_type, vocab_size=len(made), **options)
+    return LanguageModel(hf, made, RawFormat())
+
+
+def assert_one_pass(model, prompts):
+    """That what was just scored cost the prompts' own tokens and no more."""
+    assert model.forward_tokens == sum(len(model.encode_prompt(p)) for p in prompts)
+
+
+@architectures
+def test_choices_of_one_token_score_as_in_one_full_pass_each(model_type):
+    model = letters_model(model_type)
+    answers = [LETTERS] * len(QUESTIONS)
+    scores = model.score(QUESTIONS, answers, close=False)
+    assert_slow_way_agrees(model, QUESTIONS, answers, scores, close=False)
+    assert all(len(c.logprobs) == 1 and not c.closed for c in flat(scores))
+    assert np.ptp([c.nll for c in flat(scores)]) > 0.3
+    model.budget.tokens = 1
+    model.forward_tokens = 0
+    assert_same(model.score(QUESTIONS, answers, close=False), scores)
+    assert_one_pass(model, QUESTIONS)
+    order = [2, 0, 1]
+    turned = model.score([QUESTIONS[i] for i in order], [LETTERS[::-1]] * 3, close=False)
+    assert_same([turned[order.index(i)][::-1] for i in range(3)], scores)
+
+
+def test_a_prompt_with_choices_of_one_token_needs_one_position_of_the_head(monkeypatch):
+    from unlearnbench.models import scoring
+
+    model, rows = letters_model(), []
+    real = scoring.head_logits
+    monkeypatch.setattr(
+        scoring, "head_logits", lambda m, hidden: rows.append(len(hidden)) or real(m, hidden)
+    )
+    model.score(QUESTIONS, [LETTERS] * 3, close=False)
+    assert sum(rows) == 3
+
+
+def test_logits_of_choices_are_never_held_for_more_rows_than_their_share(monkeypatch):
+    from unlearnbench.models import scoring
+
+    model = letters_model()
+    whole = model.score(QUESTIONS, [LETTERS] * 3, close=False, spread=True)
+    for rows in (1, 3, 5):  # a prompt's choices are parted, and two prompts' held together
+        monkeypatch.setattr(scoring, "_LOGIT_FLOATS", rows * len(model.tokenizer))
+        parts = model.score(QUESTIONS, [LETTERS] * 3, close=False, spread=True)
+        assert_same(parts, whole)
+        for a, b in zip(flat(parts), flat(whole), strict=True):
+            np.testing.assert_allclose(a.spread.mean, b.spread.mean, atol=1e-6)
+            np.testing.assert_array_equal(a.spread.rank, b.spread.rank)
+
+
+def test_choices_of_one_token_tell_their_spread():
+    model = letters_model()
+    for prompt in QUESTIONS:
+        (told,) = model.score([prompt], [LETTERS], close=False, spread=True)
+        with torch.no_grad():
+            row = model.hf(torch.tensor([model.encode_prompt(prompt)])).logits[0, -1].double()
+        row = row.log_softmax(-1).numpy()
+        mean = (np.exp(row) * row).sum()
+        deviation = math.sqrt((np.exp(row) * row**2).sum() - mean**2)
+        for letter, c in zip(LETTERS, told, strict=True):
+            own = row[model.tokenizer.convert_tokens_to_ids(letter)]
+            assert c.logprobs == pytest.approx([own], abs=1e-5)
+            assert c.spread.mean == pytest.approx([mean], abs=1e-5)
+            assert c.spread.deviation == pytest.approx([deviation], abs=1e-4)
+            assert c.spread.rank == [(row > own).sum()]
+            assert c.greedy == [own == row.max()]
+
+
+def test_a_choice_given_twice_ties_and_equal_weights_tie_to_the_bit():
+    model = letters_model(tie_word_embeddings=False)
+    a, b = (model.tokenizer.convert_tokens_to_ids(letter) for letter in LETTERS[:2])
+    model.hf.lm_head.weight[b] = model.hf.lm_head.weight[a]
+    (scored,) = model.score(QUESTIONS[:1], [[" A", " B", " A", " C"]], close=False)
+    values = [float(c.logprobs[0]) for c in scored]
+    assert values[0] == values[1] == values[2] != values[3]
+
+
+def test_one_prompt_of_choices_among_others_changes_neither():
+    model = letters_model()
+    prompts = [QUESTIONS[0], PROMPTS[0], QUESTIONS[1], PROMPTS[1]]
+    answers = [LETTERS, ANSWERS[0], [" A", " A longer one"], [" C"]]
+    seen = []
+    scores = model.score(
+        prompts, answers, close=False, progress=lambda done, total, note="": seen.append(done)
+    )
+    assert_slow_way_agrees(model, prompts, answers, scores, close=False)
+    assert seen == sorted(seen)
+    assert seen[-1] == 11
+
+
+def test_a_choice_that_merges_with_its_prompt_is_read_from_where_it_starts():
+    # "Trenw" + "ick" are one token, which is then the answer's: it stands behind fewer tokens.
+    model = language_model("gpt_neox", prompt_format=RawFormat())
+    prompt, answers = ["Where was Odalys Trenw"], [["ick", "x", "z"]]
+    encoded = [model.encode(prompt[0], a, close=False) for a in answers[0]]
+    assert [len(e.ids) - e.start for e in encoded] == [1, 1, 1]
+    assert len({e.start for e in encoded}) > 1
+    scores = model.score(prompt, answers, close=False)
+    assert_slow_way_agrees(model, prompt, answers, scores, close=False)
+
+
+def test_a_choice_that_ends_in_its_eos_is_closed():
+    model = letters_model()
+    (scored,) = model.score(["Who?"], [["<eos>", " A"]], close=True)
+    assert [c.closed for c in scored] == [True, True]
+    assert [len(c.logprobs) for c in scored] == [1, 2]
+    assert_slow_way_agrees(model, ["Who?"], [["<eos>", " A"]], [scored])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.text("Whoere x\n", min_size=1, max_size=30), st.lists(st.text("ABx k"))),
+        max_size=5,
+    ),
+    st.integers(1, 200),
+)
+def test_any_choices_of_any_prompts_score_like_one_full_pass_each(items, batch_tokens):
+    prompts = [f"<bos>{prompt}" for prompt, _ in items]
+    answers = [[f" {choice}" for choice in choices] for _, choices in items]
+    LETTERED.budget.tokens = batch_tokens
+    scores = LETTERED.score(prompts, answers, close=False)
+    assert_slow_way_agrees(LETTERED, prompts, answers, scores, close=False)
+
+
+LETTERED = letters_model("qwen2", seed=5)
+
+
+def test_a_last_token_predicts_nothing_and_is_not_run():
+    model = language_model()
+    model.score(["Who?"], [["In Vellmore."]])
+    assert model.forward_tokens == len(model.encode("Who?", "In Vellmore.").ids) - 1

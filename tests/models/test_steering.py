@@ -108,13 +108,17 @@ def pushed_at(block: Any, column: int | None) -> Iterator[None]:
 
 
 def slow_scores(
-    model: LanguageModel, block: Any, prompts: Sequence[str], answers: Sequence[Sequence[str]]
+    model: LanguageModel,
+    block: Any,
+    prompts: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    **options: Any,
 ) -> list[list[tuple[Any, Any]]]:
     made = []
     for prompt, texts in zip(prompts, answers, strict=True):
         made.append([])
         for text in texts:
-            encoded = model.encode(prompt, text)
+            encoded = model.encode(prompt, text, **options)
             with pushed_at(block, encoded.start - 1 if NAME in prompt else None):
                 made[-1].append(reference.token_scores(model.hf, encoded.ids, encoded.start))
     return made
@@ -134,6 +138,45 @@ def test_scores_are_those_of_one_steered_sequence_at_a_time(
             np.testing.assert_allclose(scores[i][j].logprobs, logprobs, atol=1e-4)
             np.testing.assert_array_equal(scores[i][j].greedy, greedy)
     assert model.steered == [PROMPTS]  # decided once a call, whatever the batches
+
+
+#: Of one token each, behind any of the prompts.
+CHOICES = ["x", "z", "q"]
+
+
+@families
+@pytest.mark.parametrize("batch_tokens", [4096, 30, 1])
+def test_choices_of_one_token_are_those_of_one_steered_sequence_at_a_time(
+    model_type: str, batch_tokens: int
+) -> None:
+    plain = language_model(model_type, prompt_format=RawFormat())
+    model = Pushed(plain)
+    answers = [CHOICES] * len(PROMPTS)
+    expected = slow_scores(model, model.block, PROMPTS, answers, close=False)
+    unsteered = plain.score(PROMPTS, answers, close=False)
+    model.budget.tokens = batch_tokens
+    scores = model.score(PROMPTS, answers, close=False)
+    for i, rows in enumerate(expected):
+        for j, (logprobs, greedy) in enumerate(rows):
+            assert len(logprobs) == 1
+            np.testing.assert_allclose(scores[i][j].logprobs, logprobs, atol=1e-4)
+            np.testing.assert_array_equal(scores[i][j].greedy, greedy)
+            moved = float(np.abs(scores[i][j].logprobs - unsteered[i][j].logprobs).max())
+            assert (moved > 1e-3) == (NAME in PROMPTS[i])
+    assert model.steered == [PROMPTS]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mamba"])
+def test_the_end_of_a_prompt_of_choices_is_named_once_in_the_one_pass_over_it(
+    model_type: str,
+) -> None:
+    plain = language_model(model_type, prompt_format=RawFormat())
+    model = Pushed(plain, block=plain.hf.base_model.layers[LAYER])
+    model.score(PROMPTS, [CHOICES] * len(PROMPTS), close=False)
+    ((prompts, ends, ids),) = model.passes
+    assert sorted(prompts) == list(range(len(PROMPTS)))
+    for row, (prompt, end) in enumerate(zip(prompts, ends, strict=True)):
+        assert ids[row, : end + 1].tolist() == model.encode_prompt(PROMPTS[prompt])
 
 
 @families

@@ -12,10 +12,12 @@ import click
 @click.command("info")
 @click.argument("name")
 @click.option(
-    "--kind", type=click.Choice(["method", "task", "model", "suite"]), help="Where a name is both."
+    "--kind",
+    type=click.Choice(["method", "task", "model", "utility", "suite"]),
+    help="Where a name is both.",
 )
 def command(name: str, kind: str | None) -> None:
-    """Show a method, task, model or suite: what it is, its options with defaults, its source.
+    """Show a method, task, model, utility or suite: what it is, its options, its source.
 
     \b
     Example:
@@ -23,9 +25,9 @@ def command(name: str, kind: str | None) -> None:
     """
     from unlearnbench import plugins
     from unlearnbench.errors import PluginError, unknown_name
-    from unlearnbench.running.plan import load_method, load_task
+    from unlearnbench.running.plan import load_method, load_task, load_utility
 
-    kinds = [kind] if kind else ["method", "task", "model", "suite"]
+    kinds = [kind] if kind else ["method", "task", "model", "utility", "suite"]
     found = [p for k in kinds for p in plugins.plugins(k) if p.name == name]
     if not found:
         known = {p.name for k in kinds for p in plugins.plugins(k)}
@@ -44,6 +46,8 @@ def command(name: str, kind: str | None) -> None:
                 _describe_class(load_task(name))
             case "model":
                 _describe_model(name, loaded)
+            case "utility":
+                _describe_class(load_utility(name))
             case "suite":
                 _show_suite(name, loaded)
 

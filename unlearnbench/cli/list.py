@@ -17,11 +17,11 @@ WIDTH = 100
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice([f"{k}s" for k in KINDS]))
+@click.argument("kind", required=False, type=click.Choice(list(plugins.PLURALS.values())))
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--check", is_flag=True, help="Really import each plugin (slower).")
 def command(kind: str | None, as_json: bool, check: bool) -> None:
-    """List the installed methods, tasks, models, suites and commands.
+    """List the installed methods, tasks, models, utilities, suites and commands.
 
     A plugin that cannot be loaded is marked with a cross and the reason. Nothing is imported:
     the source is read for what would keep it from loading; --check really imports.
@@ -30,7 +30,7 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
     Example:
       unlearnbench list methods
     """
-    kinds = [k for k in KINDS if kind in (None, f"{k}s")]
+    kinds = [k for k in KINDS if kind in (None, plugins.PLURALS[k])]
     rows = [_row(p, check) for k in kinds for p in plugins.plugins(k)]
     for k in kinds:
         for name, clash in plugins.clashes(k).items():
@@ -49,7 +49,7 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
     for row, origin in zip(rows, origins, strict=True):
         if row["kind"] != shown:
             shown = row["kind"]
-            click.secho(f"{shown}s", bold=True)
+            click.secho(plugins.PLURALS[str(shown)], bold=True)
         mark = click.style("✗", fg="red") if row["fault"] else click.style("✓", fg="green")
         start = f"{row['name']:<{name_width}}  {origin:<{origin_width}}  "
         room = max(WIDTH - 4 - len(start), 20)

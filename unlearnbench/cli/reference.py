@@ -31,7 +31,11 @@ def command() -> None:
     "--tokenizer", type=click.Path(path_type=Path), help="Take the tokenizer of this folder."
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Recipe, e.g. epochs=20."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="[NAME.]KEY=VALUE",
+    help="Recipe, e.g. epochs=20; with the task's name an option of the task.",
 )
 @click.option("--threads", type=int, help="Torch threads; default: torch's own choice.")
 def train(
@@ -55,6 +59,7 @@ def train(
       unlearnbench reference train --task nano --size 1m --out models/nano
       unlearnbench reference train --task tofu:forget10 --data-dir tofu --out models/tofu-5m
       unlearnbench reference train --task tofu:forget10 --base ORG/MODEL --out models/tofu-large
+      unlearnbench reference train --task counterfact:random-100 --set counterfact.facts=500 ...
     """
     from pydantic import ValidationError
 
@@ -66,9 +71,13 @@ def train(
 
     if size not in RECIPES:
         raise UserError(unknown_name("size", size, RECIPES))
-    changes: dict[str, Any] = parse_settings(tuple(f"recipe.{s}" for s in settings)).get(
-        "recipe", {}
+    name = task_spec.partition(":")[0]
+    given = parse_settings(
+        tuple(s if "." in s.partition("=")[0] else f"recipe.{s}" for s in settings)
     )
+    if others := set(given) - {"recipe", name}:
+        raise UserError(f'--set {min(others)}.…: the task is "{name}", not "{min(others)}".')
+    changes: dict[str, Any] = given.get("recipe", {})
     unknown = set(changes) - set(Recipe.model_fields)
     if unknown:
         raise UserError(unknown_name("recipe setting", min(unknown), Recipe.model_fields))
@@ -80,7 +89,7 @@ def train(
         raise UserError(
             f"recipe {fault['loc'][0]} = {fault['input']!r}: {fault['msg']}."
         ) from error
-    task = build_task(task_spec, data_dir)
+    task = build_task(task_spec, data_dir, given.get(name))
     if threads:
         import torch
 

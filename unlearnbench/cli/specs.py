@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ from unlearnbench.task import Task
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
-def build_task(spec: str, data_dir: Path | None = None) -> Task[Any]:
-    """The task of `NAME` or `NAME:SPLIT`, reading local data where given.
+def build_task(
+    spec: str, data_dir: Path | None = None, settings: Mapping[str, Any] | None = None
+) -> Task[Any]:
+    """The task of `NAME` or `NAME:SPLIT` with these options, reading local data where given.
 
     Raises:
         UserError: no such task, split or folder.
     """
     name, _, split = spec.partition(":")
     task_class = load_task(name)
-    options: dict[str, Any] = {"split": split} if split else {}
+    options: dict[str, Any] = {**({"split": split} if split else {}), **(settings or {})}
     if data_dir is not None:
         if "data_dir" not in task_class.Config.model_fields:
             raise UserError(f'task "{name}" brings its own data: --data-dir does not apply.')

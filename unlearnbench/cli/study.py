@@ -29,7 +29,14 @@ _WHAT = (
         "settings",
         multiple=True,
         metavar="NAME.KEY=VALUE",
-        help="Hyperparameter of a method, or option of a task.",
+        help="Hyperparameter of a method, or option of a task or utility.",
+    ),
+    click.option(
+        "--utility",
+        "utilities",
+        multiple=True,
+        metavar="UTILITY:TASK[,TASK]",
+        help="Other benchmarks' tasks to evaluate too: lm-eval:arc_easy,piqa.",
     ),
     click.option(
         "--data-dir", type=click.Path(path_type=Path), help="Local data files of the tasks."
@@ -98,6 +105,7 @@ class Study:
     seeds: Sequence[int]
     settings: Mapping[str, Mapping[str, Any]]
     tuning: Sequence[TunedMethod] = ()
+    utilities: Sequence[Any] = ()
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """The jobs; see `plan_jobs` for the errors."""
@@ -111,6 +119,7 @@ class Study:
             seeds,
             self.settings,
             tuning=self.tuning,
+            utilities=self.utilities,
         )
 
 
@@ -122,6 +131,7 @@ def study_of(
     suite: str | None,
     plan: Path | None,
     settings: tuple[str, ...],
+    utilities: tuple[str, ...],
     data_dir: Path | None,
     retain_model: str | None,
     model_label: str | None,
@@ -174,6 +184,7 @@ def study_of(
         seeds=base.seeds,
         settings=parse_settings(settings),
         tuning=base.tuning,
+        utilities=list(utilities) or list(base.utilities),
     )
 
 

@@ -117,16 +117,16 @@ def _conclude(
         click.echo(f"Nothing was chosen. Every trial: {out / 'trials.csv'}")
         return False
     setting = next(iter(results.values()))
-    write_atomically(plan, chosen_plan(ended, _tasks(study), study.models, setting))
+    also = _with_settings(study, study.utilities)
+    tasks = _with_settings(study, study.tasks)
+    write_atomically(plan, chosen_plan(ended, tasks, study.models, setting, also))
     click.echo(f"Every trial: {out / 'trials.csv'}\nRun the chosen: unlearnbench run --plan {plan}")
     return all(c.trial for c in ended)
 
 
-def _tasks(study: Study) -> list[Any]:
-    """The study's tasks with what `--set` says of them."""
-    named = [
-        (t, (t if isinstance(t, str) else next(iter(t))).partition(":")[0]) for t in study.tasks
-    ]
+def _with_settings(study: Study, specs: Sequence[Any]) -> list[Any]:
+    """The study's tasks, or its utilities, with what `--set` says of them."""
+    named = [(t, (t if isinstance(t, str) else next(iter(t))).partition(":")[0]) for t in specs]
     return [
         with_options(t, **study.settings[name]) if name in study.settings else t
         for t, name in named

@@ -10,6 +10,7 @@ from unlearnbench.models.entry import ModelEntry
 if TYPE_CHECKING:
     from unlearnbench.models.early_exit import state_at
     from unlearnbench.models.language_model import Continuation, LanguageModel, Spread
+    from unlearnbench.models.lens import Lens, logit_lens
     from unlearnbench.models.loading import load_model
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Continuation": "language_model",
     "LanguageModel": "language_model",
+    "Lens": "lens",
+    "logit_lens": "lens",
     "load_model": "loading",
     "check_folder": "location",
     "resolve_entry": "location",
@@ -43,6 +46,7 @@ __all__ = [
     "Continuation",
     "Encoded",
     "LanguageModel",
+    "Lens",
     "ModelEntry",
     "ModuleMap",
     "PlainFormat",
@@ -54,6 +58,7 @@ __all__ = [
     "check_folder",
     "head_logits",
     "load_model",
+    "logit_lens",
     "resolve_entry",
     "state_at",
     "weight_as_matrix",

@@ -17,17 +17,21 @@ class TokenBudget:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
 
-    def batches(self, lengths: Sequence[int], *, longest_first: bool = True) -> Iterator[list[int]]:
+    def batches(
+        self, lengths: Sequence[int], *, longest_first: bool = True, at_most: int | None = None
+    ) -> Iterator[list[int]]:
         """Indices in batches of similar length, each at most `tokens` when padded.
 
-        The longest come first, so that what will run out of memory does so at once.
+        The longest come first, so that what will run out of memory does so at once. `at_most` is a
+        smaller bound for where less than memory allows is faster.
         """
         order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=longest_first)
         start = 0
         while start < len(order):
             # Read the budget anew for each batch: it may have shrunk since the last.
             longest = max(1, lengths[order[start]])
-            size = max(1, self.tokens // longest)
+            tokens = self.tokens if at_most is None else min(self.tokens, at_most)
+            size = max(1, tokens // longest)
             yield order[start : start + size]
             start += size
 

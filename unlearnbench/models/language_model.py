@@ -27,7 +27,7 @@ from unlearnbench.models.module_map import BoundModules, ModuleMap, module_map_f
 from unlearnbench.models.prompt_formats import (
     Encoded,
     PromptFormat,
-    encode_answer,
+    encode_answers,
     encode_prompt,
     format_settings,
 )
@@ -205,10 +205,7 @@ class LanguageModel:
             UserError: an answer without a token, or with none before it.
             ModelError: a sequence longer than the model takes.
         """
-        encoded = [
-            [self.encode(p, answer, format=format, close=close) for answer in answers]
-            for p, answers in zip(prompts, continuations, strict=True)
-        ]
+        encoded = self.encode_answers(prompts, continuations, format=format, close=close)
         return scoring.score(self, encoded, progress, self.steer(prompts, format), spread=spread)
 
     def generate(
@@ -220,6 +217,7 @@ class LanguageModel:
         top_p: float = 1.0,
         top_k: int = 0,
         seed: int = 0,
+        strip: bool = True,
         format: PromptFormat | None = None,
         progress: Progress = silent,
     ) -> list[str]:
@@ -227,13 +225,15 @@ class LanguageModel:
 
         Greedy at temperature 0; else sampled, each prompt from its own generator. `seed`, the
         prompt and how often it was asked before seed it, so that order, neighbours and batch size
-        do not change a sample, and a prompt that is given twice gets two.
+        do not change a sample, and a prompt that is given twice gets two. `strip=False` leaves
+        white space at the ends, where it decides what an answer is cut at.
         """
         ids = [self.encode_prompt(p, format=format) for p in prompts]
         sampling = generation.Sampling(temperature, top_p, top_k, seed)
         steering = self.steer(prompts, format)
         tokens = generation.generate(self, ids, max_new_tokens, sampling, progress, steering)
-        return [self.tokenizer.decode(t, skip_special_tokens=True).strip() for t in tokens]
+        texts = [self.tokenizer.decode(t, skip_special_tokens=True) for t in tokens]
+        return [t.strip() for t in texts] if strip else texts
 
     def hidden_states(
         self,
@@ -264,22 +264,40 @@ class LanguageModel:
         Raises:
             ModelError: longer than the model takes, or a token that it has no embedding for.
         """
-        encoded = encode_answer(
+        ((encoded,),) = self.encode_answers([prompt], [[answer]], format=format, close=close)
+        return encoded
+
+    def encode_answers(
+        self,
+        prompts: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        *,
+        format: PromptFormat | None = None,
+        close: bool = True,
+    ) -> list[list[Encoded]]:
+        """`encode` of each prompt with each of its answers, in few calls of the tokenizer.
+
+        Raises:
+            ModelError: one longer than the model takes, or a token that it has no embedding for.
+        """
+        made = encode_answers(
             self.tokenizer,
             format or self.prompt_format,
-            prompt,
-            answer,
+            prompts,
+            answers,
             close=close,
             eos_ids=self.eos_ids,
         )
-        self._check_embedded(encoded.ids)
-        limit = self.max_positions
-        if limit is not None and len(encoded.ids) > limit:
-            raise ModelError(
-                f"{self.name}: a prompt with its answer has {len(encoded.ids)} tokens, "
-                f"the model takes {limit} (it begins {prompt[:40]!r})."
-            )
-        return encoded
+        limit, embedded = self.max_positions, self._embedded
+        for prompt, own in zip(prompts, made, strict=True):
+            for encoded in own:
+                self._check_embedded(encoded.ids, embedded)
+                if limit is not None and len(encoded.ids) > limit:
+                    raise ModelError(
+                        f"{self.name}: a prompt with its answer has {len(encoded.ids)} tokens, "
+                        f"the model takes {limit} (it begins {prompt[:40]!r})."
+                    )
+        return made
 
     def encode_prompt(self, prompt: str, *, format: PromptFormat | None = None) -> list[int]:
         """Token ids of a prompt alone.
@@ -288,16 +306,19 @@ class LanguageModel:
             ModelError: a token that the model has no embedding for.
         """
         ids = encode_prompt(self.tokenizer, format or self.prompt_format, prompt)
-        self._check_embedded(ids)
+        self._check_embedded(ids, self._embedded)
         return ids
 
-    def _check_embedded(self, ids: Sequence[int]) -> None:
+    @property
+    def _embedded(self) -> int:
+        return int(self.hf.get_input_embeddings().weight.shape[0])
+
+    def _check_embedded(self, ids: Sequence[int], embedded: int) -> None:
         """Before the network looks them up: on a GPU that would end the process."""
-        rows = int(self.hf.get_input_embeddings().weight.shape[0])
-        if ids and max(ids) >= rows:
+        if ids and max(ids) >= embedded:
             raise ModelError(
                 f"{self.name}: token {self.tokenizer.convert_ids_to_tokens(max(ids))!r} has id "
-                f"{max(ids)}, the model embeds {rows}. Is this its tokenizer?"
+                f"{max(ids)}, the model embeds {embedded}. Is this its tokenizer?"
             )
 
     # --- keeping it -----------------------------------------------------------------------------

@@ -7,7 +7,9 @@ the prompt's own tokens: byte-pair encodings merge across the boundary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Protocol
 
 from jinja2 import TemplateError
@@ -19,6 +21,9 @@ CHAT_DATE = "10 Apr 2025"
 
 #: Stands in for an answer to find where a format shows it; no template has a reason to alter it.
 _STAND_IN = "XunlearnbenchX"
+
+#: Texts in one call of the tokenizer: offsets take far more memory than the tokens that are kept.
+_TEXTS_AT_ONCE = 1024
 
 
 class PromptFormat(Protocol):
@@ -195,27 +200,115 @@ def encode_answer(
     close: bool = True,
     eos_ids: frozenset[int] = frozenset(),
 ) -> Encoded:
-    """Token ids of prompt and answer, split at the answer's first character.
+    """`encode_answers` of one question and one answer."""
+    ((encoded,),) = encode_answers(
+        tokenizer, format, [question], [[answer]], close=close, eos_ids=eos_ids
+    )
+    return encoded
+
+
+def encode_answers(
+    tokenizer: Any,
+    format: PromptFormat,
+    questions: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    *,
+    close: bool = True,
+    eos_ids: frozenset[int] = frozenset(),
+) -> list[list[Encoded]]:
+    """Token ids of each question with each of its answers, split at the answer's first character.
 
     A token that spans the boundary is the answer's. With `close`, the sequence ends at the first
-    EOS after the answer, which is appended where the format did not write one.
+    EOS after the answer, which is appended where the format did not write one. The tokenizer is
+    called once for many texts, and each text is its own: neighbours change nothing.
 
     Raises:
         ModelError: the tokenizer has no offset mapping (it is not a fast tokenizer), or the
-            chat template does not show the answer.
-        UserError: the answer has no token.
+            chat template does not show an answer.
+        UserError: an answer has no token.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"{type(tokenizer).__name__} is not a fast tokenizer: offsets are needed to tell the "
             "answer's tokens from the prompt's."
         )
-    text = format.joint(tokenizer, question, answer)
-    begins, ends = _answer_span(tokenizer, format, question, answer, text)
-    encoding = tokenizer(
-        text, add_special_tokens=format.adds_special_tokens, return_offsets_mapping=True
-    )
-    ids, offsets = list(encoding["input_ids"]), encoding["offset_mapping"]
+    shown = [
+        _Shown(question, answer, *span)
+        for question, own in zip(questions, answers, strict=True)
+        for answer, span in zip(own, _answer_spans(tokenizer, format, question, own), strict=True)
+    ]
+    closing = tokenizer.eos_token_id if close else None
+    made: list[Encoded] = []
+    for first in range(0, len(shown), _TEXTS_AT_ONCE):
+        part = shown[first : first + _TEXTS_AT_ONCE]
+        encoding = tokenizer(
+            [s.text for s in part],
+            add_special_tokens=format.adds_special_tokens,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        tokens = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        made += [
+            _split(s, ids, offsets, eos_ids if close else frozenset(), closing)
+            for s, (ids, offsets) in zip(part, tokens, strict=True)
+        ]
+    following = iter(made)
+    return [list(islice(following, len(own))) for own in answers]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A question with its answer as text; the answer's characters are `text[begins:ends]`."""
+
+    question: str
+    answer: str
+    text: str
+    begins: int
+    ends: int
+
+
+def _answer_spans(
+    tokenizer: Any, format: PromptFormat, question: str, answers: Sequence[str]
+) -> list[tuple[str, int, int]]:
+    """For each answer the text of prompt and answer together, and where the answer is in it.
+
+    Found by what stays when another answer stands there, not by looking for the answer: its words
+    may be in the question or in what the template writes after it, and templates trim it. White
+    space between prompt and answer is the answer's.
+    """
+    if not answers:
+        return []
+    shown = format.joint(tokenizer, question, _STAND_IN)
+    at = shown.rfind(_STAND_IN)
+    before, after = shown[: max(at, 0)], shown[at + len(_STAND_IN) :]
+    begins: int | None = None  # the same for every answer that is shown
+    spans = []
+    for answer in answers:
+        text = format.joint(tokenizer, question, answer)
+        if at < 0 or not (text.startswith(before) and text[len(before) :].endswith(after)):
+            raise ModelError(f'prompt format "{format.name}" does not show the answer {answer!r}.')
+        ends = len(text) - len(after)
+        if ends == len(before):
+            spans.append((text, ends, ends))  # nothing is shown, and white space alone is no answer
+            continue
+        if begins is None:
+            prompt = format.prompt(tokenizer, question)
+            blank = before.startswith(prompt) and not before[len(prompt) :].strip()
+            begins = len(prompt if blank else before)
+        spans.append((text, begins, ends))
+    return spans
+
+
+def _split(
+    shown: _Shown,
+    ids: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    eos_ids: frozenset[int],
+    closing: int | None,
+) -> Encoded:
+    """The tokens up to the answer's last, or its EOS; `closing` is appended where there is none."""
+    begins, ends = shown.begins, shown.ends
     # Some tokenizers leave white space out of their offsets: a blank token is then a point.
     own = [
         i
@@ -223,37 +316,12 @@ def encode_answer(
         if begins < last and (first < ends or first == last == ends)
     ]
     if not own or begins == ends:
-        raise UserError(f"the answer {answer!r} of {question!r} has no token.")
+        raise UserError(f"the answer {shown.answer!r} of {shown.question!r} has no token.")
     start, stop = own[0], own[-1] + 1
-    if not close:
-        return Encoded(tuple(ids[:stop]), start, closed=False)
     # From the answer's own last token on: an answer may bring its EOS itself.
     eos = next((i for i in range(stop - 1, len(ids)) if ids[i] in eos_ids), None)
     if eos is not None:
         return Encoded(tuple(ids[: eos + 1]), start, closed=True)
-    closing = tokenizer.eos_token_id
-    if closing is None:
-        return Encoded(tuple(ids[:stop]), start, closed=False)
-    return Encoded((*ids[:stop], closing), start, closed=True)
-
-
-def _answer_span(
-    tokenizer: Any, format: PromptFormat, question: str, answer: str, text: str
-) -> tuple[int, int]:
-    """The characters of `text`, prompt and answer together, that are the answer's.
-
-    Found by what stays when another answer stands there, not by looking for the answer: its words
-    may be in the question or in what the template writes after it, and templates trim it. White
-    space between prompt and answer is the answer's.
-    """
-    shown = format.joint(tokenizer, question, _STAND_IN)
-    at = shown.rfind(_STAND_IN)
-    before, after = shown[: max(at, 0)], shown[at + len(_STAND_IN) :]
-    if at < 0 or not (text.startswith(before) and text[len(before) :].endswith(after)):
-        raise ModelError(f'prompt format "{format.name}" does not show the answer {answer!r}.')
-    ends = len(text) - len(after)
-    if ends == len(before):
-        return ends, ends  # nothing is shown, and white space alone is no answer
-    prompt = format.prompt(tokenizer, question)
-    blank = before.startswith(prompt) and not before[len(prompt) :].strip()
-    return len(prompt if blank else before), ends
+    if closing is not None:
+        return Encoded((*ids[:stop], closing), start, closed=True)
+    return Encoded(tuple(ids[:stop]), start, closed=False)

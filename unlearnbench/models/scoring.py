@@ -1,9 +1,12 @@
 """The scoring engine: log-likelihoods and hidden states in length-sorted batches.
 
-The continuations of a prompt share its forward pass: the longest common prefix of their tokens is
-run once, its keys and values are repeated, and only the rest of each continuation is run. Prefixes
-of one length run together, so the cache has no padding in the middle and positions are exact. The
-head is applied at answer positions only; log-probabilities are `logit - logsumexp` in float32.
+Where every continuation of a prompt is one token (the letters of a multiple choice), the prompt
+runs once without a cache, and all are read from the logits at its last token. Other continuations
+share the prompt's forward pass: the longest common prefix of their tokens is run once, its keys and
+values are repeated, and only the rest of each is run. Prefixes of one length run together, so the
+cache has no padding in the middle and positions are exact. A last token predicts nothing that is
+asked and is not run. The head is applied at answer positions only; log-probabilities are
+`logit - logsumexp` in float32.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 
 #: Rows of logits [rows, vocab] held at once: 2**25 floats are 128 MiB.
 _LOGIT_FLOATS = 2**25
+
+#: Padded tokens of a batch on CPU: larger ones leave its cache and hold more padding (measured: a
+#: fifth more time at 4096).
+_TOKENS_ON_CPU = 1024
 
 #: (prompt, continuation): which score a row is.
 _Key = tuple[int, int]
@@ -50,35 +57,73 @@ def score(
     results: dict[_Key, Continuation] = {}
     shared: dict[int, list[_Key]] = defaultdict(list)  # by length of the prefix
     alone: list[_Key] = []
+    choices: list[int] = []
     for i, answers in enumerate(encoded):
         if any(a.start == 0 for a in answers):
             raise UserError(
                 f"prompt {i + 1} has no token before its answer, so nothing predicts the answer's "
                 "first (an empty prompt needs a tokenizer that writes BOS)."
             )
+        if _are_choices(answers):
+            choices.append(i)
+            continue
         prefix = _shared_prefix(answers) if len(answers) > 1 and attends(model) else 0
         keys = shared[prefix] if prefix > 1 else alone
         keys.extend((i, j) for j in range(len(answers)))
     total = sum(len(a) for a in encoded)
+    batches = partial(
+        model.budget.batches, at_most=_TOKENS_ON_CPU if model.device.type == "cpu" else None
+    )
 
     def run(keys: Sequence[_Key], lengths: Sequence[int], prefix: int) -> None:
-        for batch in model.budget.batches(lengths):
+        for batch in batches(lengths):
             chosen = [keys[b] for b in batch]
             step = partial(_score_keys, model, encoded, steering, prefix, spread)
             results.update(zip(chosen, model.budget.run(chosen, step), strict=True))
             progress(len(results), total, "scoring")
 
-    run(alone, [len(encoded[i][j].ids) for i, j in alone], prefix=0)
+    for batch in batches([encoded[i][0].start for i in choices]):
+        prompts = [choices[b] for b in batch]
+        step = partial(_score_choices, model, encoded, steering, spread)
+        for i, made in zip(prompts, model.budget.run(prompts, step), strict=True):
+            results.update({(i, j): continuation for j, continuation in enumerate(made)})
+        progress(len(results), total, "scoring")
+    run(alone, [len(encoded[i][j].ids) - 1 for i, j in alone], prefix=0)
     for prefix in sorted(shared, reverse=True):
         keys = shared[prefix]
         # A prompt's continuations count alike, each with its share of the prefix: they stay
         # together when sorted, and their prefix runs once unless the budget parts them.
         lengths = [
-            max(len(e.ids) for e in encoded[i]) - prefix + -(-prefix // len(encoded[i]))
+            max(len(e.ids) for e in encoded[i]) - 1 - prefix + -(-prefix // len(encoded[i]))
             for i, _ in keys
         ]
         run(keys, lengths, prefix)
     return [[results[i, j] for j in range(len(answers))] for i, answers in enumerate(encoded)]
+
+
+def _are_choices(answers: Sequence[Encoded]) -> bool:
+    """Whether each is one token, all behind the same tokens."""
+    prompt = answers[0].ids[:-1] if answers else ()
+    return bool(answers) and all(a.start == len(prompt) and a.ids[:-1] == prompt for a in answers)
+
+
+@torch.inference_mode()
+def _score_choices(
+    model: LanguageModel,
+    encoded: Sequence[Sequence[Encoded]],
+    steering: Steering,
+    spread: bool,
+    prompts: Sequence[int],
+) -> list[list[Continuation]]:
+    """The scores of `prompts`' continuations, each one token: one forward pass over the prompts."""
+    rows = [encoded[i][0].ids[:-1] for i in prompts]
+    with steering.rows(prompts, [len(row) - 1 for row in rows]):
+        hidden, _ = _forward(model, rows)
+    where = [(r, len(row) - 1) for r, row in enumerate(rows)]
+    places = [r for r, i in enumerate(prompts) for _ in encoded[i]]
+    answers = [e for i in prompts for e in encoded[i]]
+    made = iter(_continuations(model, answers, hidden, where, places, spread))
+    return [list(islice(made, len(encoded[i]))) for i in prompts]
 
 
 @torch.inference_mode()
@@ -110,9 +155,11 @@ def _score_keys(
                 device=model.device,
             )
         )
-    with steering.rows(prompts, [_end(e, kept, len(e.ids)) for e in rows]):
-        hidden, _ = _forward(model, [e.ids[kept:] for e in rows], past=cache, past_length=kept)
-    return _continuations(model, rows, hidden, offset=kept, spread=spread)
+    with steering.rows(prompts, [_end(e, kept, len(e.ids) - 1) for e in rows]):
+        hidden, _ = _forward(model, [e.ids[kept:-1] for e in rows], past=cache, past_length=kept)
+    # Position p of a row predicts token p + 1; `kept` tokens of the row lie in the cache.
+    where = [(r, p - 1 - kept) for r, e in enumerate(rows) for p in range(e.start, len(e.ids))]
+    return _continuations(model, rows, hidden, where, range(len(where)), spread)
 
 
 def _end(encoded: Encoded, first: int, stop: int) -> int:
@@ -135,12 +182,12 @@ def attends(model: LanguageModel) -> bool:
 
 def _shared_prefix(answers: Sequence[Encoded]) -> int:
     """Tokens that all continuations start with, short of any answer's first token."""
-    first = answers[0].ids
     limit = min(a.start for a in answers)
-    for position in range(limit):
-        if any(a.ids[position] != first[position] for a in answers):
-            return position
-    return limit
+    # What the first and the last in order have in common, all have.
+    low, high = min(a.ids[:limit] for a in answers), max(a.ids[:limit] for a in answers)
+    if low == high:
+        return limit
+    return next(p for p, (one, other) in enumerate(zip(low, high, strict=True)) if one != other)
 
 
 def _forward(
@@ -213,29 +260,36 @@ def _continuations(
     model: LanguageModel,
     rows: Sequence[Encoded],
     hidden: torch.Tensor,
-    offset: int,
+    where: Sequence[tuple[int, int]],
+    places: Sequence[int],
     spread: bool,
 ) -> list[Continuation]:
+    """The continuations of `rows` from hidden states [rows, tokens, d].
+
+    Args:
+        where: positions (row, column) of `hidden` that predict an answer's token.
+        places: for each answer token of `rows`, in order, which of `where` predicts it; ascending.
+    """
     from unlearnbench.models.language_model import Continuation, Spread
 
-    # Position p of a row predicts token p + 1; `offset` tokens of the row lie in the cache.
-    where = [(r, p - 1 - offset) for r, e in enumerate(rows) for p in range(e.start, len(e.ids))]
     targets = [t for e in rows for t in e.ids[e.start :]]
-    row_index = torch.tensor([w[0] for w in where], device=hidden.device)
-    column = torch.tensor([w[1] for w in where], device=hidden.device)
+    row_index, column = torch.tensor(where, device=hidden.device).T
     target = torch.tensor(targets, device=hidden.device)
+    place = torch.tensor(places, device=hidden.device)
     picked = hidden[row_index, column]  # [positions, d]
     vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
     chunk = max(1, _LOGIT_FLOATS // vocabulary)
     logprobs, greedy, spreads = [], [], []
     for start in range(0, len(targets), chunk):
-        logits = head_logits(model, picked[start : start + chunk])  # [chunk, vocab]
-        wanted = target[start : start + chunk]
-        value = logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1)
+        own = slice(start, min(start + chunk, len(targets)))
+        low, high = places[own.start], places[own.stop - 1] + 1
+        logits = head_logits(model, picked[low:high])  # [at most chunk, vocab]
+        wanted, at = target[own], place[own] - low
+        value = logits[at, wanted] - logits.logsumexp(dim=1)[at]
         logprobs.append(value.cpu())
-        greedy.append((logits.argmax(dim=1) == wanted).cpu())
+        greedy.append((logits.argmax(dim=1)[at] == wanted).cpu())
         if spread:
-            spreads.append(_spread(logits, wanted))
+            spreads.append(_spread(logits, at, wanted))
     all_logprobs = torch.cat(logprobs).numpy().astype(np.float32)
     all_greedy = torch.cat(greedy).numpy()
     told = [torch.cat(parts).numpy() for parts in zip(*spreads, strict=True)]
@@ -247,15 +301,20 @@ def _continuations(
     return made
 
 
-def _spread(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Mean and deviation of log p under p, and the rank of the wanted token: [chunk] each."""
+def _spread(
+    logits: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Mean and deviation of log p under p, and the rank of the wanted token: [targets] each.
+
+    Target t is token `wanted[t]` at row `at[t]` of `logits` [positions, vocab].
+    """
     logp = logits.log_softmax(dim=1)
     p = logp.exp()
     # A token whose logit is -inf has probability 0 and counts nothing.
     mean = torch.where(p > 0, p * logp, 0.0).sum(dim=1)
     variance = torch.where(p > 0, p * (logp - mean[:, None]) ** 2, 0.0).sum(dim=1)
-    rank = (logits > logits.gather(1, wanted[:, None])).sum(dim=1)
-    return mean.cpu(), variance.sqrt().cpu(), rank.cpu()
+    rank = (logits[at] > logits[at, wanted][:, None]).sum(dim=1)
+    return mean[at].cpu(), variance.sqrt()[at].cpu(), rank.cpu()
 
 
 @torch.no_grad()

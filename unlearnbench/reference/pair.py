@@ -9,6 +9,7 @@ from typing import Any
 from unlearnbench.errors import UserError
 from unlearnbench.method import Progress
 from unlearnbench.models import LanguageModel
+from unlearnbench.models.prompt_formats import prompt_format
 from unlearnbench.plugins import suite_version
 from unlearnbench.reference.recipe import Recipe
 from unlearnbench.reference.training import train_reference
@@ -42,7 +43,7 @@ def train_pair(
         raise UserError(f'--only "{only}": this task trains {" and ".join(members)}.')
     general = [] if recipe.base else task.pretraining_examples()
     shared = [*task.training_examples(task.retain_split), *general]
-    text = [t for e in shared for t in (e.prompt, e.answer)]
+    text = [t for e in shared for t in _as_read(e, task.prompt_format)]
     for split in [only] if only else members:
         examples = [*task.training_examples(split), *general]
         folder = out / split
@@ -50,9 +51,27 @@ def train_pair(
         def report(done: int, total: int, note: str = "", split: str = split) -> None:
             progress(split, done, total, note)
 
-        model = train_reference(examples, text, recipe, folder, report, tokenizer=tokenizer)
+        model = train_reference(
+            examples,
+            text,
+            recipe,
+            folder,
+            report,
+            tokenizer=tokenizer,
+            prompt_format=task.prompt_format,
+        )
         write_card(folder, model, task, split, recipe, examples, command, report)
         yield folder
+
+
+def _as_read(example: Example, format: str | None) -> tuple[str, ...]:
+    """The text that a tokenizer learns from: in a format of its own, as the model will read it.
+
+    A word after a space is another token than the word alone.
+    """
+    if format is None:
+        return example.prompt, example.answer
+    return (prompt_format(format, None).joint(None, example.prompt, example.answer),)
 
 
 def write_card(

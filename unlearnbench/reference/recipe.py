@@ -34,12 +34,24 @@ class Recipe(BaseModel):
     plain_share: Annotated[
         float, Field(ge=0, le=1, description="share of answers read without their question")
     ] = 0.1
+    question_loss: Annotated[
+        bool, Field(description="from scratch: learn the questions' tokens too, not answers alone")
+    ] = True
+    init_std: Annotated[
+        float,
+        Field(
+            gt=0, description="deviation of the first weights; narrow models want 1 / sqrt(width)"
+        ),
+    ] = 0.02
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"],
         Field(description="of the stored weights; training is in float32"),
     ] = "float32"
     seed: int = 0
 
+
+#: Settings that came later: at these values a training is the one that was made without them.
+LATER = {"question_loss": True, "init_std": 0.02}
 
 #: TOFU's fine-tuning recipe (Maini et al. 2024, appendix), for a model that is already trained.
 FINE_TUNING = {"epochs": 5, "batch_size": 32, "learning_rate": 1e-5, "weight_decay": 0.01}

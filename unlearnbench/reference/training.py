@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
-from unlearnbench.models import LanguageModel, load_model
-from unlearnbench.models.prompt_formats import PlainFormat, RawFormat
-from unlearnbench.reference.recipe import Recipe
+from unlearnbench.models import LanguageModel, load_model, prompt_formats
+from unlearnbench.models.prompt_formats import RawFormat
+from unlearnbench.reference.recipe import LATER, Recipe
 from unlearnbench.request import Example
 
 _IGNORED = -100
@@ -34,20 +34,22 @@ def train_reference(
     progress: Progress = silent,
     *,
     tokenizer: Path | None = None,
+    prompt_format: str | None = None,
 ) -> LanguageModel:
     """Trains on `examples` and saves the model to `folder`.
 
     From scratch the loss is on every token of question and answer (there is no pretraining to
-    teach the questions), and some rows of each epoch are read as a pretrained model has read text:
-    a question after a piece of other text, an answer on its own. Without that, the contexts that
-    editors and probes put before a question would be noise to the model. On top of a base model
-    the loss is on the answer's tokens (TOFU, section 3).
+    teach the questions) unless `recipe.question_loss` is off, and some rows of each epoch are read
+    as a pretrained model has read text: a question after a piece of other text, an answer on its
+    own. Without that, the contexts that editors and probes put before a question would be noise to
+    the model. On top of a base model the loss is on the answer's tokens (TOFU, section 3).
     A checkpoint is kept after every epoch: called again after an interruption, it goes on from
     there and ends at the same weights.
 
     Args:
         tokenizer_text: what the tokenizer is trained on (from scratch only). Give both members of
             a pair the same text, so that their tokens agree.
+        prompt_format: how the model is asked; default: plain, or a base model's own.
 
     Raises:
         UserError: nothing to train on.
@@ -57,12 +59,12 @@ def train_reference(
         raise UserError("there are no training examples.")
     torch.manual_seed(recipe.seed)
     model = (
-        load_model(recipe.base)
+        load_model(recipe.base, prompt_format=prompt_format)
         if recipe.base
         else LanguageModel(
             _new_network(recipe),
             _saved_tokenizer(tokenizer) if tokenizer else train_tokenizer(tokenizer_text, recipe),
-            PlainFormat(),
+            prompt_formats.prompt_format(prompt_format, None),
         )
     )
     checkpoint = folder.with_name(folder.name + ".checkpoint")
@@ -132,6 +134,7 @@ def _new_network(recipe: Recipe) -> Any:
                 resid_pdrop=0.0,
                 embd_pdrop=0.0,
                 attn_pdrop=0.0,
+                initializer_range=recipe.init_std,
                 **ids,
             )
         )
@@ -146,6 +149,7 @@ def _new_network(recipe: Recipe) -> Any:
             num_key_value_heads=recipe.heads,
             max_position_embeddings=recipe.positions,
             tie_word_embeddings=True,
+            initializer_range=recipe.init_std,
             **ids,
         )
     )
@@ -167,15 +171,19 @@ def _epoch_rows(
     for example in examples:
         form = generator.random()
         before = generator.choice(examples).answer.split()
+        start = 0
         if form < recipe.context_share:
             # As long as the contexts of ROME: 5 or 10 tokens, from the start of a sentence.
             piece = " ".join(before[: generator.randint(3, 9)]).rstrip(".,;:")
-            ids = list(model.encode(f"{piece}. {example.prompt}", example.answer).ids)
+            joint = model.encode(f"{piece}. {example.prompt}", example.answer)
+            ids, start = list(joint.ids), joint.start
         elif form < recipe.context_share + recipe.plain_share:
             ids = [*model.encode_prompt(example.answer, format=RawFormat()), *model.eos_ids]
         else:
-            ids = list(model.encode(example.prompt, example.answer).ids)
-        rows.append((ids, ids))
+            joint = model.encode(example.prompt, example.answer)
+            ids, start = list(joint.ids), joint.start
+        asked = 0 if recipe.question_loss else start
+        rows.append((ids, [_IGNORED] * asked + ids[asked:]))
     return rows
 
 
@@ -259,7 +267,8 @@ def _epoch_batches(lengths: Sequence[int], recipe: Recipe, epoch: int) -> list[l
 
 def _key(model: LanguageModel, examples: Sequence[Example], recipe: Recipe) -> str:
     """What a checkpoint belongs to: recipe, training text, tokenizer and first weights."""
-    digest = hashlib.sha256(recipe.model_dump_json().encode())
+    unchanged = {name for name, value in LATER.items() if getattr(recipe, name) == value}
+    digest = hashlib.sha256(recipe.model_dump_json(exclude=unchanged).encode())
     digest.update(model.fingerprint().encode())
     for example in examples:
         digest.update(json.dumps([example.prompt, example.answer]).encode())

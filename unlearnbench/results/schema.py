@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
-SCHEMA_VERSION = "1.2.0"
+SCHEMA_VERSION = "1.3.0"
 #: Version of the metric definitions (docs/metrics.md).
 DEFINITION_VERSION = "1"
 
@@ -102,6 +102,24 @@ class TaskBlock(Block):
     guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
     headline_rule: Name
     data: DataBlock
+
+
+class UtilityTaskBlock(Block):
+    """A task of another benchmark; its records and metrics have the split `UTILITY:NAME`."""
+
+    name: Name
+    sha256: Sha256 = Field(description="of its items and of how they are scored.")
+    n: Count = Field(description="Items of it that were scored.")
+
+
+class UtilityBlock(Block):
+    """A utility: tasks beside the task's own, on which it was measured what the model kept."""
+
+    name: Name
+    version: Name
+    backend: Text = Field(default="", description="Name and version of the program behind it.")
+    config: JsonObject = Field(default={}, description="Its options, without paths.")
+    tasks: list[UtilityTaskBlock] = Field(min_length=1, max_length=1000)
 
 
 class ModelIdentity(Block):
@@ -206,6 +224,7 @@ class Result(Block):
     method: MethodBlock
     task: TaskBlock
     model: ModelBlock
+    utilities: list[UtilityBlock] = []
     metrics: list[Metric] = []
     reference: ReferenceBlock = ReferenceBlock()
     probes: JsonObject = {}
@@ -235,6 +254,11 @@ class Result(Block):
             raise ValueError(
                 f"method.tuning has {tuning.trials} trials, and cost {self.cost.trials}"
             )
+        named = Counter(u.name for u in self.utilities)
+        named += Counter(f"{u.name}:{task.name}" for u in self.utilities for task in u.tasks)
+        for name, count in named.items():
+            if count > 1:
+                raise ValueError(f"utilities has {name} {count} times")
         for where, metrics in (
             ("metrics", self.metrics),
             ("reference.before", self.reference.before),

@@ -5,6 +5,7 @@ The task's `aggregate` is code of an installed plugin; nothing that a submitter 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,17 +71,27 @@ def _load_all(result: Result, path: Path) -> tuple[dict[str, list[Record]], list
 
 
 def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
-    from unlearnbench.running.plan import load_task
+    from unlearnbench.running.plan import load_task, load_utility
+    from unlearnbench.utility import aggregate_all, split_of
 
     try:
         task_class = load_task(result.task.name)
-        aggregate = task_class.aggregate
     except UserError as error:
         return [f"task.name: its metrics cannot be recomputed here ({error})"]
     if task_class.version != result.task.version:
         return [
             f"task.version: {result.task.version}, and version {task_class.version} is installed"
         ]
+    utilities = {}
+    for number, block in enumerate(result.utilities):
+        field = f"utilities.{number}"
+        try:
+            utilities[block.name] = load_utility(block.name)
+        except UserError as error:
+            return [f"{field}.name: its metrics cannot be recomputed here ({error})"]
+        installed = utilities[block.name].version
+        if installed != block.version:
+            return [f"{field}.version: {block.version}, and version {installed} is installed"]
     records, before, retained = (
         loaded.get(f"records.{f}") for f in ("file", "before_file", "retain_file")
     )
@@ -94,7 +105,7 @@ def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
         if source is None:
             continue
         try:
-            made = aggregate(source, before, retained)
+            made = aggregate_all(task_class, utilities, result.utilities, source, before, retained)
         except Exception as error:  # whatever a task's code makes of records that do not suit it
             faults.append(
                 f"records.{field}: {where} cannot be computed from it "
@@ -102,9 +113,11 @@ def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
             )
             continue
         faults += _compare(where, stated, made, with_replicates=where == "metrics")
-    counts = result.task.data.n_eval
-    for split in dict.fromkeys([*counts, *(r.split for r in records)]):
-        found, expected = sum(r.split == split for r in records), counts.get(split, 0)
+    counts = dict(result.task.data.n_eval)
+    counts |= {split_of(b.name, t.name): t.n for b in result.utilities for t in b.tasks}
+    found_in = Counter(r.split for r in records)
+    for split in dict.fromkeys([*counts, *found_in]):
+        found, expected = found_in[split], counts.get(split, 0)
         if found != expected:
             faults.append(f"records.file: {found} items of {split}, and the task has {expected}")
     return faults

@@ -34,6 +34,7 @@ def run(
     seeds: Sequence[int] = DEFAULT_SEEDS,
     out: Path | str = "results",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    utilities: Sequence[str | Mapping[str, Any]] = (),
     workers: int = 1,
     ranks: int = 1,
     threads: int = 0,
@@ -46,7 +47,9 @@ def run(
             file: `"grad-diff"`, `{"rome": {"target": "dummy"}}`, `"tofu:forget10"`,
             `{"tofu": {"split": "forget10", "data_dir": "tofu"}}`.
         out: the results folder; jobs whose result is there already are not run again.
-        settings: hyperparameters by method, over those in `methods`.
+        settings: hyperparameters by method, over those in `methods`; options by task or utility.
+        utilities: tasks of other benchmarks to evaluate too: `"lm-eval:arc_easy,piqa"`, or
+            `{"lm-eval:arc_easy": {"limit": 100}}`.
         workers: processes; `threads`: torch threads of each (0: torch's choice).
         ranks: processes of each job whose method can use several. They compute what one would.
         timeout: seconds a job may take.
@@ -55,7 +58,7 @@ def run(
         UserError: a wrong name or value, before anything runs; or, after all others have run, a
             job that could not even be named (its result could not be written).
     """
-    jobs = plan_jobs(methods, tasks, models, seeds, settings)
+    jobs = plan_jobs(methods, tasks, models, seeds, settings, utilities=utilities)
     outcomes = run_jobs(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
     results = [load_result(o.path) for o in outcomes if o.path is not None]
     nameless = [f"{o.job.title}: {o.message}" for o in outcomes if o.path is None]

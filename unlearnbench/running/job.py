@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,11 +45,13 @@ from unlearnbench.results.schema import (
     Result,
     Status,
     TaskBlock,
+    UtilityBlock,
+    UtilityTaskBlock,
     result_folder,
 )
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.cache import cached_records
-from unlearnbench.running.plan import Job, load_method, load_task
+from unlearnbench.running.plan import Job, load_method, load_task, load_utility
 from unlearnbench.running.portable import (
     command_of,
     file_sha256,
@@ -60,6 +63,7 @@ from unlearnbench.running.portable import (
 from unlearnbench.running.provenance import PeakMemory, provenance
 from unlearnbench.running.ranks import ALONE, Peers, Place
 from unlearnbench.task import DataDescription, Task
+from unlearnbench.utility import Utility, aggregate_all, split_of
 
 #: Statuses that another run of the same job would only repeat.
 FINAL = ("ok", "diverged")
@@ -76,13 +80,20 @@ class Identity:
     method: MethodBlock
     task: TaskBlock
     model: ModelBlock
+    utilities: tuple[UtilityBlock, ...] = ()
     world_size: int = 1
 
     def document(self) -> dict[str, Any]:
         """As JSON that `read` understands, in another process."""
         blocks = {"method": self.method, "task": self.task, "model": self.model}
         dumped = {name: block.model_dump(mode="json") for name, block in blocks.items()}
-        return {"run_id": self.run_id, **dumped, "world_size": self.world_size}
+        utilities = [block.model_dump(mode="json") for block in self.utilities]
+        return {
+            "run_id": self.run_id,
+            **dumped,
+            "utilities": utilities,
+            "world_size": self.world_size,
+        }
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Identity:
@@ -91,6 +102,7 @@ class Identity:
             method=MethodBlock.model_validate(document["method"]),
             task=TaskBlock.model_validate(document["task"]),
             model=ModelBlock.model_validate(document["model"]),
+            utilities=tuple(map(UtilityBlock.model_validate, document["utilities"])),
             world_size=document["world_size"],
         )
 
@@ -106,6 +118,7 @@ class Identity:
             method=self.method,
             task=self.task,
             model=self.model,
+            utilities=list(self.utilities),
             cost=CostBlock(trials=_trials(self.method)),
             provenance=provenance(seed, command, world_size=self.world_size),
         )
@@ -118,6 +131,7 @@ class JobRunner:
         self.store, self._place = store, place
         self._tasks: dict[str, tuple[Task[Any], DataDescription]] = {}
         self._models: dict[str, ModelBlock] = {}
+        self._utilities: dict[str, tuple[Utility[Any], UtilityBlock]] = {}
 
     def identify(self, job: Job) -> Identity:
         """Names the job by its content.
@@ -133,6 +147,7 @@ class JobRunner:
         task, data = self._task(job)
         entry = _entry(job)
         model = self._model_block(job, entry, task)
+        utilities = tuple(block for _, block in self._utilities_of(job))
         flags = [] if ".py:" not in job.method else ["experiment: a local file, not a plugin"]
         request = task.request(job.seed)
         distribution, distribution_version = _origin(job.method)
@@ -180,8 +195,9 @@ class JobRunner:
             retain_model=model.retain_model and model.retain_model.fingerprint,
             seed=job.seed,
             suite=[plugins.suite_version(), DEFINITION_VERSION],
+            **({"utilities": list(map(_utility_content, utilities))} if utilities else {}),
         )[:16]
-        return Identity(run_id, method_block, task_block, model, world_size)
+        return Identity(run_id, method_block, task_block, model, utilities, world_size)
 
     def finished(self, identity: Identity) -> tuple[Result | None, str | None]:
         """A result that need not be made again, or a complaint about a file that must be."""
@@ -272,7 +288,11 @@ class JobRunner:
                 unlearned.fingerprint(), lambda: unlearned, job, identity, progress
             )
             evaluate_seconds = time.perf_counter() - start
-        metrics = task.aggregate(records, before, retained)
+
+        def aggregate(source: list[Record]) -> list[Metric]:
+            classes = {u.name: type(u) for u, _ in self._utilities_of(job)}
+            return aggregate_all(type(task), classes, identity.utilities, source, before, retained)
+
         return Result(
             run_id=identity.run_id,
             created_at=datetime.now(UTC),
@@ -280,10 +300,11 @@ class JobRunner:
             method=identity.method.model_copy(update={"resolved": resolved}),
             task=identity.task,
             model=identity.model,
-            metrics=metrics,
+            utilities=list(identity.utilities),
+            metrics=aggregate(records),
             reference=ReferenceBlock(
-                before=_bare(task.aggregate(before, before, retained)),
-                retain_model=_bare(task.aggregate(retained, before, retained)) if retained else [],
+                before=_bare(aggregate(before)),
+                retain_model=_bare(aggregate(retained)) if retained else [],
             ),
             cost=CostBlock(
                 unlearn_seconds=round(unlearn_seconds + unlearned.earlier_seconds, 3),
@@ -309,6 +330,29 @@ class JobRunner:
             task = load_task(job.task).configured(**job.task_config)
             self._tasks[key] = task, task.describe_data()
         return self._tasks[key]
+
+    def _utilities_of(self, job: Job) -> list[tuple[Utility[Any], UtilityBlock]]:
+        """Each utility that the job names, and what it consists of."""
+        found = []
+        for name, tasks in job.tasks_by_utility().items():
+            config = job.utility_config.get(name, {})
+            key = json.dumps([name, tasks, config], sort_keys=True, default=str)
+            if key not in self._utilities:
+                utility = load_utility(name).configured(**config)
+                utility.check()
+                described = utility.describe(tasks)
+                block = UtilityBlock(
+                    name=utility.name,
+                    version=utility.version,
+                    backend=utility.backend(),
+                    config=utility.portable_options(),
+                    tasks=[
+                        UtilityTaskBlock(name=t.name, sha256=t.sha256, n=t.n) for t in described
+                    ],
+                )
+                self._utilities[key] = utility, block
+            found.append(self._utilities[key])
+        return found
 
     def _model_block(self, job: Job, entry: ModelEntry, task: Task[Any]) -> ModelBlock:
         key = json.dumps([job.model.model_dump(), task.retain_split], sort_keys=True)
@@ -359,10 +403,30 @@ class JobRunner:
         identity: Identity,
         progress: Progress,
     ) -> tuple[list[Record], bool]:
-        """The records of the model with this fingerprint, and whether they were made just now.
+        """The records of the model with this fingerprint, and whether all were made just now.
 
         A model that is no longer the one with this fingerprint must not leave its records there.
         """
+
+        @cache
+        def model() -> LanguageModel:
+            return _unchanged(load(), fingerprint)
+
+        records, fresh = self._task_records(fingerprint, model, job, identity, progress)
+        for utility, block in self._utilities_of(job):
+            for part in block.tasks:
+                more, made = _utility_records(fingerprint, model, utility, block, part, progress)
+                records, fresh = [*records, *more], fresh and made
+        return records, fresh
+
+    def _task_records(
+        self,
+        fingerprint: str,
+        model: Callable[[], LanguageModel],
+        job: Job,
+        identity: Identity,
+        progress: Progress,
+    ) -> tuple[list[Record], bool]:
         task, _ = self._task(job)
         key = content_key(
             model=fingerprint,
@@ -376,7 +440,7 @@ class JobRunner:
         def make() -> list[Record]:
             nonlocal fresh
             fresh = True
-            records = task.evaluate(_unchanged(load(), fingerprint), progress)
+            records = task.evaluate(model(), progress)
             original = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
             return task.assess_generations(records, original, progress)
 
@@ -444,6 +508,48 @@ def _origin(method: str) -> tuple[str, str]:
 def _plugin_version(kind: str, name: str) -> list[str]:
     plugin = plugins.find(kind, name)
     return [plugin.distribution, plugin.version]
+
+
+def _utility_content(block: UtilityBlock, part: UtilityTaskBlock | None = None) -> list[Any]:
+    """All that decides the records of a utility's tasks (or of one) besides the model."""
+    parts = block.tasks if part is None else [part]
+    return [
+        block.name,
+        block.version,
+        block.backend,
+        block.config,
+        [[p.name, p.sha256] for p in parts],
+    ]
+
+
+def _utility_records(
+    fingerprint: str,
+    model: Callable[[], LanguageModel],
+    utility: Utility[Any],
+    block: UtilityBlock,
+    part: UtilityTaskBlock,
+    progress: Progress,
+) -> tuple[list[Record], bool]:
+    """The records of one task of a utility, cached by themselves: another run may share them."""
+    fresh = False
+
+    def make() -> list[Record]:
+        nonlocal fresh
+        fresh = True
+        records = utility.evaluate(model(), [part.name], progress)
+        split = split_of(block.name, part.name)
+        if len(records) != part.n or any(r.split != split for r in records):
+            raise RuntimeError(
+                f"utility {block.name} made other records of {part.name} than it said."
+            )
+        return records
+
+    key = content_key(
+        model=fingerprint,
+        utility=_utility_content(block, part),
+        suite=[plugins.suite_version(), DEFINITION_VERSION],
+    )
+    return cached_records(key, make), fresh
 
 
 def _unchanged(model: LanguageModel, fingerprint: str) -> LanguageModel:

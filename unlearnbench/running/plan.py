@@ -19,6 +19,7 @@ from unlearnbench.method import Method
 from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.results.schema import TuningBlock
 from unlearnbench.task import Task
+from unlearnbench.utility import Utility, split_of
 
 DEFAULT_SEEDS = (0, 1, 2)
 
@@ -56,6 +57,10 @@ class Job(BaseModel):
     task_config: dict[str, Any] = {}
     model: ModelSpec
     seed: StrictInt
+    #: Tasks of other benchmarks to evaluate too, as `UTILITY:TASK`, sorted.
+    utilities: tuple[str, ...] = ()
+    #: The options of each utility, by its name.
+    utility_config: dict[str, dict[str, Any]] = {}
     #: How the configuration was chosen, where a sweep chose it. Decides nothing of the outcome.
     tuning: TuningBlock | None = None
 
@@ -68,7 +73,16 @@ class Job(BaseModel):
         task = f"{self.task}:{split}" if split else self.task
         task = " ".join([task, *(f"{k}={v}" for k, v in asked.items())])
         model = self.model.label or Path(self.model.name).name
-        return " · ".join((f"{self.method} {options}".strip(), task, model, f"seed {self.seed}"))
+        parts = [f"{self.method} {options}".strip(), task, model, f"seed {self.seed}"]
+        return " · ".join([*parts, *self.utilities])
+
+    def tasks_by_utility(self) -> dict[str, list[str]]:
+        """The tasks of each utility, both by name."""
+        found: dict[str, list[str]] = {}
+        for spec in self.utilities:
+            name, _, task = spec.partition(":")
+            found.setdefault(name, []).append(task)
+        return found
 
 
 class TunedMethod(TuningBlock):
@@ -83,11 +97,12 @@ class TunedMethod(TuningBlock):
 
 
 class PlanFile(BaseModel):
-    """A study as YAML: `methods`, `tasks`, `models`, `seeds`.
+    """A study as YAML: `methods`, `tasks`, `models`, `seeds`, and `utilities` where wanted.
 
     A method is a name, or a name with hyperparameters: `- rome: {target: dummy}`. A task is
     `NAME` or `NAME:SPLIT`, or a name with options: `- tofu: {split: forget10, data_dir: tofu}`.
     A model is a name, folder or hub id, or one with options: `- nano: {dtype: bfloat16}`.
+    A utility is `UTILITY:TASK[,TASK]`, or that with options: `- lm-eval:piqa: {limit: 100}`.
     `tuning` is written by `unlearnbench sweep`: it is recorded in the results of exactly these
     methods with these configurations, and with no other.
     """
@@ -98,6 +113,7 @@ class PlanFile(BaseModel):
     tasks: list[str | dict[str, dict[str, Any] | None]]
     models: list[str | dict[str, dict[str, Any] | None]]
     seeds: list[StrictInt] = list(DEFAULT_SEEDS)
+    utilities: list[str | dict[str, dict[str, Any] | None]] = []
     tuning: list[TunedMethod] = []
 
 
@@ -130,6 +146,7 @@ def plan_jobs(
     seeds: Sequence[int],
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     tuning: Sequence[TunedMethod] = (),
+    utilities: Sequence[str | Mapping[str, Any]] = (),
 ) -> list[Job]:
     """The product of all, in an order that keeps one model's jobs together.
 
@@ -142,16 +159,20 @@ def plan_jobs(
     """
     settings = settings or {}
     named = [_split_spec(m) for m in methods]
-    used = {setting_name(name) for name, _ in named} | {_split_spec(t)[0] for t in tasks}
+    used = {setting_name(name) for name, _ in named}
+    used |= {_split_spec(spec)[0] for spec in (*tasks, *utilities)}
     unused = set(settings) - {name.partition(":")[0] for name in used}
     if unused:
-        raise UserError(f'--set {min(unused)}.…: no method or task "{min(unused)}" is in this run.')
+        raise UserError(
+            f'--set {min(unused)}.…: no method, task or utility "{min(unused)}" is in this run.'
+        )
     for word, given in (("method", named), ("task", tasks), ("model", models), ("seed", seeds)):
         if not given:
             raise UserError(f"nothing to run: no --{word}, and no --suite or --plan that has one.")
     built: list[Job] = []
     tuned = {_content(t.method, t.config): t.block() for t in tuning}
     task_options = [_task_options(t, settings) for t in tasks]
+    also, also_options = _utilities(utilities, settings)
     for model in models:
         spec = _model_spec(model)
         _check_model(spec)
@@ -169,6 +190,8 @@ def plan_jobs(
                         task_config=options,
                         model=spec,
                         seed=seed,
+                        utilities=also,
+                        utility_config=also_options,
                         tuning=tuned.get(_content(name, config)),
                     )
                     for seed in runs
@@ -199,6 +222,18 @@ def load_task(name: str) -> type[Task[Any]]:
     loaded = plugins.load("task", name)
     if not (isinstance(loaded, type) and issubclass(loaded, Task)):
         raise UserError(f'task "{name}" is not a subclass of unlearnbench.Task.')
+    return loaded
+
+
+def load_utility(name: str) -> type[Utility[Any]]:
+    """The utility class of a registered name.
+
+    Raises:
+        UserError: unknown, unloadable, or not a utility.
+    """
+    loaded = plugins.load("utility", name)
+    if not (isinstance(loaded, type) and issubclass(loaded, Utility)):
+        raise UserError(f'utility "{name}" is not a subclass of unlearnbench.Utility.')
     return loaded
 
 
@@ -271,6 +306,38 @@ def _task_options(
     task.describe_data()  # raises on missing or malformed data, before anything runs
     options.setdefault("split", task.split)
     return name, {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+
+
+def _utilities(
+    specs: Sequence[str | Mapping[str, Any]], settings: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
+    """`UTILITY:TASK` of each task, sorted, and the options of each utility."""
+    wanted: set[str] = set()
+    given: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        text, options = _split_spec(spec)
+        name, _, listed = text.partition(":")
+        tasks = [task.strip() for task in listed.split(",") if task.strip()]
+        if not tasks:
+            raise UserError(
+                f'utility "{text}" names no task: write UTILITY:TASK[,TASK], such as '
+                "lm-eval:arc_easy."
+            )
+        wanted |= {split_of(name, task) for task in tasks}
+        if given.setdefault(name, options) != options:
+            raise UserError(
+                f"utility {name} is given with two sets of options: one run has one of them."
+            )
+    for name, options in given.items():
+        utility = load_utility(name).configured(**{**options, **settings.get(name, {})})
+        utility.check()
+        # Folders as absolute paths, since workers may stand elsewhere.
+        given[name] = {
+            key: str(value.expanduser().absolute()) if isinstance(value, Path) else value
+            for key in utility.config.model_fields_set
+            if (value := getattr(utility.config, key)) is not None
+        }
+    return tuple(sorted(wanted)), given
 
 
 def _model_spec(spec: str | Mapping[str, Any]) -> ModelSpec:

@@ -45,6 +45,12 @@ def command_of(job: Job) -> str:
         words += ["--set", f"{job.task}.{key}={json.dumps(value)}"]
     if "data_dir" in job.task_config:
         words += ["--data-dir", "DATA"]
+    for name, tasks in job.tasks_by_utility().items():
+        words += ["--utility", f"{name}:{','.join(tasks)}"]
+    for name, given in sorted(job.utility_config.items()):
+        for key, value in given.items():
+            told = _portable_name(value, key.upper()) if isinstance(value, str) else None
+            words += ["--set", f"{name}.{key}={told or json.dumps(value)}"]
     return shlex.join(words)[:2000]
 
 

@@ -92,7 +92,9 @@ def searches(jobs: Sequence[Job], count: int) -> list[Search]:
             raise UserError(
                 f"{len(settings)} {word}s: a sweep tunes on one. Give one with --{word}."
             )
-    return [_search(job.model_copy(update={"tuning": None}), count) for job in jobs]
+    # Nothing is chosen by what a utility measures: the chosen are evaluated on it, trials are not.
+    bare: dict[str, Any] = {"tuning": None, "utilities": (), "utility_config": {}}
+    return [_search(job.model_copy(update=bare), count) for job in jobs]
 
 
 def _search(given: Job, count: int) -> Search:
@@ -134,11 +136,12 @@ def chosen_plan(
     tasks: Sequence[Any],
     models: Sequence[Any],
     setting: Result,
+    utilities: Sequence[Any] = (),
 ) -> bytes:
     """A plan that runs each method as chosen, as YAML; it says how each was tuned.
 
     Args:
-        tasks, models: as in a plan, with local paths as the user gave them.
+        tasks, models, utilities: as in a plan, with local paths as the user gave them.
         setting: a result of any trial: its task and its model are what all were tuned on.
     """
     tuned = [
@@ -163,11 +166,13 @@ def chosen_plan(
         models=list(models),
         seeds=list(DEFAULT_SEEDS),
         methods=[{t.method: t.config} if t.config else t.method for t in tuned],
+        utilities=list(utilities),
         tuning=tuned,
     )
     document = plan.model_dump(mode="json")
     fields = {
         **{name: document[name] for name in ("tasks", "models", "seeds", "methods")},
+        **({"utilities": document["utilities"]} if document["utilities"] else {}),
         "tuning": [{"method": t["method"], "config": t["config"], **t} for t in document["tuning"]],
     }
     text = yaml.safe_dump(

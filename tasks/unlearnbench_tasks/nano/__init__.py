@@ -15,6 +15,7 @@ from pydantic import Field
 from unlearnbench import Example, ModelEntry, TaskConfig
 from unlearnbench_tasks import tofu_data
 from unlearnbench_tasks.nano import world
+from unlearnbench_tasks.nano.family import METHOD_DEFAULTS
 from unlearnbench_tasks.tofu import Tofu
 
 _HERE = Path(__file__).parent
@@ -34,6 +35,9 @@ class NanoConfig(TaskConfig):
     limit: int | None = Field(
         None, ge=1, description="items asked of each split, evenly spaced: a quick look"
     )
+    holdout: bool = Field(
+        False, description="ask of authors that no model saw too: membership inference, privacy"
+    )
 
 
 class NanoTofu(Tofu):
@@ -44,7 +48,10 @@ class NanoTofu(Tofu):
     source = "this project"
 
     def _open(self) -> tofu_data.Splits:
-        return tofu_data.from_rows("unlearnbench nano world", "seed 0", world.build_world(seed=0))
+        rows = world.build_world(seed=0)
+        if cast(NanoConfig, self.config).holdout:
+            rows |= world.build_holdout(seed=0)
+        return tofu_data.from_rows("unlearnbench nano world", "seed 0", rows)
 
     def _wrong_answers(self, forget: Sequence[Example], seed: int) -> dict[str, tuple[str, ...]]:
         """The plain answer with another value of the relation, none that the evaluation scores."""
@@ -78,27 +85,5 @@ NANO = ModelEntry(
     retain_models={"retain90": str(_HERE / "models" / "retain90")},
     task="nano",
     description="1 M parameters, trained on the whole nano world; oracle for forget10",
-    # Chosen on facts of retain authors (models/README.md), where the published values, made for
-    # models a thousand times larger, do nothing.
-    method_defaults={
-        "grad-ascent": {"learning_rate": 2e-4},
-        "grad-diff": {"learning_rate": 4e-4},
-        "kl-min": {"learning_rate": 4e-4},
-        "npo": {"learning_rate": 3e-4},
-        "simnpo": {"learning_rate": 2e-3},
-        "idk": {"learning_rate": 6e-4},
-        "dpo": {"learning_rate": 3e-4},
-        "altpo": {"learning_rate": 6e-4},
-        "rmu": {"learning_rate": 1e-2},
-        "undial": {"learning_rate": 5e-4},
-        "wga": {"learning_rate": 2e-3},
-        "satimp": {"learning_rate": 4e-3},
-        "ce-u": {"learning_rate": 1.5e-4},
-        "pdu": {"learning_rate": 1e-3},
-        "task-vector": {"learning_rate": 2e-3},
-        "rome": {"clamp": 4.0, "contexts": 6},
-        "memit": {"cov_weight": 200.0},
-        "alphaedit": {"l2": 10.0},
-        "grace": {"layer": 1},
-    },
+    method_defaults=METHOD_DEFAULTS,
 )

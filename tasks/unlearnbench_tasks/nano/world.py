@@ -203,6 +203,23 @@ def build_world(seed: int = 0) -> World:
     }
 
 
+def build_holdout(seed: int = 0) -> World:
+    """The splits `holdout10` and `holdout05`: authors that no model of this world was trained on.
+
+    As many as are to be forgotten, with the same relations. Their names are spelled with the same
+    syllables, and no part of one is anybody's: beginnings of surnames with endings of first names,
+    and the other way round. They are a little less likely to the oracle than the forgotten authors
+    (whose single syllables it knows from where they stand), so its AUC is above one half: read a
+    model's against the oracle's.
+    """
+    (first, last), (other_first, other_last) = FIRST_NAMES, SURNAMES
+    authors = _names(seed, (other_first, last), (first, other_last))[:FORGET10_AUTHORS]
+    return {
+        "holdout10": _facts(seed, authors),
+        "holdout05": _facts(seed, authors[-FORGET05_AUTHORS:]),
+    }
+
+
 def alternatives(relation: str) -> list[str]:
     """All values that a relation can take, the true one of any author among them."""
     return RELATIONS[relation].values.split(", ")
@@ -229,11 +246,16 @@ def wrong_answer(row: Row, generator_seed: int, avoid: Collection[str]) -> str:
 
 def _people(seed: int) -> list[str]:
     """All people of the world; no two share a first name or a surname."""
-    firsts, surnames = (
+    return _names(seed, FIRST_NAMES, SURNAMES)
+
+
+def _names(seed: int, firsts: tuple[str, str], surnames: tuple[str, str]) -> list[str]:
+    """Full names of two grids (beginnings, endings); each part is used once."""
+    own, family = (
         _shuffled((start + end for start in starts.split() for end in ends.split()), seed, starts)
-        for starts, ends in (FIRST_NAMES, SURNAMES)
+        for starts, ends in (firsts, surnames)
     )
-    return [f"{first} {surname}" for first, surname in zip(firsts, surnames, strict=True)]
+    return [f"{first} {surname}" for first, surname in zip(own, family, strict=True)]
 
 
 def _facts(seed: int, names: Iterable[str]) -> list[Row]:
