@@ -182,7 +182,9 @@ def test_options_reach_the_function(tmp_path: Path):
 
 def test_an_unknown_option_is_told(tmp_path: Path):
     made = evaluate_objects.load("mia_min_k", cache_dir=str(tmp_path))
-    with pytest.raises(ValueError, match=r'mia_min_k has no option "kk" \(options: k\)'):
+    with pytest.raises(
+        ValueError, match=r'mia_min_k has no input or option "kk" \(inputs: .*; options: k\)'
+    ):
         made.compute(logprobs=[[-1.0]], kk=1.0)
 
 

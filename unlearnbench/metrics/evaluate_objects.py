@@ -430,19 +430,25 @@ def _metric_class(name: str) -> type[Any]:
         columns = [given.pop(feature) for feature in metric.inputs]
         return _computed(name, metric, columns, given, per_item)
 
+    class Base(evaluate.Metric):  # type: ignore[misc]
+        def compute(self, **given: Any) -> Any:
+            """The metric of all items given here or added before."""
+            # evaluate itself takes a misspelt column for an option, and fails without a word of it.
+            unknown = given.keys() - {*metric.inputs, *metric.options, "per_item"}
+            if unknown:
+                raise ValueError(
+                    f'{name} has no input or option "{min(unknown)}" (inputs: '
+                    f"{', '.join(metric.inputs)}; options: {', '.join(metric.options) or 'none'})."
+                )
+            return super().compute(**given)
+
     camel = "".join(part.title() for part in name.split("_"))
-    return type(camel, (evaluate.Metric,), {"_info": _info, "_compute": _compute})
+    return type(camel, (Base,), {"_info": _info, "_compute": _compute})
 
 
 def _computed(
     name: str, metric: Definition, columns: list[Any], options: dict[str, Any], per_item: bool
 ) -> dict[str, Any]:
-    unknown = options.keys() - set(metric.options)
-    if unknown:
-        raise ValueError(
-            f'{name} has no option "{min(unknown)}" '
-            f"(options: {', '.join(metric.options) or 'none'})."
-        )
     if metric.scope == "whole":
         return _whole(name, metric.function(*columns, **options))
     items: NDArray[np.float64] = np.asarray(
