@@ -59,6 +59,7 @@ def train_pair(
             report,
             tokenizer=tokenizer,
             prompt_format=task.prompt_format,
+            pretraining=general,
         )
         write_card(folder, model, task, split, recipe, examples, command, report)
         yield folder

@@ -22,6 +22,10 @@ class Recipe(BaseModel):
     vocabulary: Annotated[int, Field(ge=300, description="byte-level BPE tokens")] = 4096
     positions: Annotated[int, Field(ge=32, description="tokens the model takes")] = 512
     epochs: Annotated[int, Field(ge=1)] = 16
+    pretraining_epochs: Annotated[
+        int,
+        Field(ge=0, description="before those, on what stands in for pretraining alone"),
+    ] = 0
     batch_size: Annotated[int, Field(ge=1, description="sequences")] = 16
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -51,7 +55,7 @@ class Recipe(BaseModel):
 
 
 #: Settings that came later: at these values a training is the one that was made without them.
-LATER = {"question_loss": True, "init_std": 0.02}
+LATER = {"pretraining_epochs": 0, "question_loss": True, "init_std": 0.02}
 
 #: TOFU's fine-tuning recipe (Maini et al. 2024, appendix), for a model that is already trained.
 FINE_TUNING = {"epochs": 5, "batch_size": 32, "learning_rate": 1e-5, "weight_decay": 0.01}

@@ -7,7 +7,9 @@ import json
 import math
 import random
 import shutil
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ def train_reference(
     *,
     tokenizer: Path | None = None,
     prompt_format: str | None = None,
+    pretraining: Sequence[Example] = (),
 ) -> LanguageModel:
     """Trains on `examples` and saves the model to `folder`.
 
@@ -50,6 +53,7 @@ def train_reference(
         tokenizer_text: what the tokenizer is trained on (from scratch only). Give both members of
             a pair the same text, so that their tokens agree.
         prompt_format: how the model is asked; default: plain, or a base model's own.
+        pretraining: those of the examples that `recipe.pretraining_epochs` come back to first.
 
     Raises:
         UserError: nothing to train on.
@@ -57,6 +61,11 @@ def train_reference(
     """
     if not examples:
         raise UserError("there are no training examples.")
+    if recipe.pretraining_epochs and not pretraining:
+        raise UserError(
+            f"recipe pretraining_epochs = {recipe.pretraining_epochs}: nothing stands in for "
+            "pretraining here (the task brings nothing, or the base model has had its own)."
+        )
     torch.manual_seed(recipe.seed)
     model = (
         load_model(recipe.base, prompt_format=prompt_format)
@@ -68,10 +77,11 @@ def train_reference(
         )
     )
     checkpoint = folder.with_name(folder.name + ".checkpoint")
-    key = _key(model, examples, recipe)
+    epochs = [pretraining] * recipe.pretraining_epochs + [examples] * recipe.epochs
+    key = _key(model, [*(pretraining if recipe.pretraining_epochs else ()), *examples], recipe)
     if _finished(folder, key):
         return load_model(folder)
-    _run(model, examples, recipe, checkpoint, key, progress)
+    _run(model, epochs, recipe, checkpoint, key, progress)
     model.hf.to(getattr(torch, recipe.dtype)).eval().requires_grad_(False)
     model.save(folder)
     (folder / TRAINED).write_text(json.dumps({"key": key}) + "\n")
@@ -189,7 +199,7 @@ def _epoch_rows(
 
 def _run(
     model: LanguageModel,
-    examples: Sequence[Example],
+    epochs: Sequence[Sequence[Example]],
     recipe: Recipe,
     checkpoint: Path,
     key: str,
@@ -202,16 +212,17 @@ def _run(
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,
     )
-    per_epoch = math.ceil(len(examples) / recipe.batch_size)
-    total = per_epoch * recipe.epochs
+    # Steps that are done when each epoch ends.
+    ends = list(accumulate(math.ceil(len(e) / recipe.batch_size) for e in epochs))
+    total = ends[-1]
 
     def rate(step: int) -> float:
         """Linear warm-up, then linear decay to 2 %."""
         return min((step + 1) / max(1, recipe.warmup_steps), 1.0) * max(0.02, 1 - step / total)
 
     step = _restore(checkpoint, key, network, optimizer)
-    for epoch in range(step // per_epoch, recipe.epochs):
-        rows = _epoch_rows(model, examples, recipe, epoch)
+    for epoch in range(bisect_right(ends, step), len(epochs)):
+        rows = _epoch_rows(model, epochs[epoch], recipe, epoch)
         for batch in _epoch_batches([len(r[0]) for r in rows], recipe, epoch):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate(step)
@@ -226,7 +237,7 @@ def _run(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            progress(step, total, f"epoch {epoch + 1}/{recipe.epochs} loss {loss.item():.3f}")
+            progress(step, total, f"epoch {epoch + 1}/{len(epochs)} loss {loss.item():.3f}")
         _keep(checkpoint, key, step, network, optimizer)
 
 

@@ -26,11 +26,11 @@ RESTRICTED_THINGS, GENERAL_THINGS = 14, 6
 CHOICES = 4
 PHRASINGS = 3
 #: Questions about one fact in training, each with choices of its own.
-QUESTIONS_PER_FACT = 48
+QUESTIONS_PER_FACT = 24
 #: Questions about one word, which its own question names.
-QUESTIONS_PER_WORD = 96
+QUESTIONS_PER_WORD = 48
 #: Lists of lettered words that are read out in another order.
-LETTER_LISTS = 4000
+LETTER_LISTS = 6000
 LETTERS_PER_LIST = 10
 #: What the questions that name their answer are about.
 WORDS = "words"
