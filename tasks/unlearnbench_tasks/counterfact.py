@@ -20,7 +20,6 @@ from pydantic import Field
 
 from unlearnbench import (
     DataDescription,
-    Diverged,
     Example,
     ForgetRequest,
     Metric,
@@ -36,6 +35,7 @@ from unlearnbench import (
 from unlearnbench.aggregation import Headline, Values, Weigh, column, summarise
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import counterfact_data
+from unlearnbench_tasks.answers import check_finite, fluent, with_generation_nll
 from unlearnbench_tasks.counterfact_data import Fact
 from unlearnbench_tasks.tofu_data import spread
 from unlearnbench_tasks.unanswerable import small_talk
@@ -236,10 +236,7 @@ class Counterfact(Task[CounterfactConfig]):
             spread=True,
             progress=progress,
         )
-        broken = sum(not np.isfinite(c.logprobs).all() for item in scores for c in item)
-        if broken:
-            total = sum(map(len, scores))
-            raise Diverged(f"{broken} of {total} evaluated answers have no finite probability.")
+        check_finite(scores)
         spoken = self._spoken(model, progress)
         seen = self._seen(model)
         records = []
@@ -302,21 +299,9 @@ class Counterfact(Task[CounterfactConfig]):
     def assess_generations(
         self, records: list[Record], original: LanguageModel, progress: Progress = silent
     ) -> list[Record]:
-        """Adds `generation_nll`: how likely the original model finds each forget generation."""
+        """Adds `generation_nll` to the forgotten prompts' records (`with_generation_nll`)."""
         prompts = {i.id: i.prompt for i in self._items["rewrite"]}
-        spoken = [
-            r
-            for r in records
-            if r.id in prompts and r.generation and _fits(original, prompts[r.id], r.generation)
-        ]
-        scores = original.score(
-            [prompts[r.id] for r in spoken],
-            [[str(r.generation)] for r in spoken],
-            close=False,
-            progress=progress,
-        )
-        nll = {r.id: item[0].nll for r, item in zip(spoken, scores, strict=True)}
-        return [r.with_scores(generation_nll=nll[r.id]) if r.id in nll else r for r in records]
+        return with_generation_nll(records, prompts, original, progress)
 
     # --- the aggregates -------------------------------------------------------------------------
 
@@ -499,16 +484,9 @@ def _attacks(
 
 
 def _fluent(records: Sequence[Record], before: Mapping[str, Record]) -> NDArray[np.float64]:
-    """Which generations to forgotten prompts are fluent, 1 or 0.
-
-    The bound is what the model before unlearning thinks of objects of the right kind that it was
-    never told, the false ones of the evaluation; its own generations would be a bound that no
-    honest refusal passes.
-    """
-    forgotten = [r for r in records if r.split == "rewrite"]
+    """Which generations to forgotten prompts are fluent, by the false objects as the bound."""
     bound = [r.scores["nll_new"] for r in before.values() if "nll_new" in r.scores]
-    nlls = [r.scores.get("generation_nll", np.nan) for r in forgotten]
-    return metrics.fluency([r.generation or "" for r in forgotten], nlls, bound).astype(float)
+    return fluent([r for r in records if r.split == "rewrite"], bound)
 
 
 def lens_layers(depth: int) -> list[int]:
@@ -526,15 +504,3 @@ def _example(fact: Fact) -> Example:
         relation=fact.relation,
         cluster=fact.subject,
     )
-
-
-def _fits(model: LanguageModel, prompt: str, generation: str) -> bool:
-    """Whether the model can score a generation (noise may take more tokens than it was made of).
-
-    One that cannot be scored has no `generation_nll` and is not fluent.
-    """
-    try:
-        model.encode(prompt, generation, close=False)
-    except (ModelError, UserError):
-        return False
-    return True

@@ -24,7 +24,6 @@ from unlearnbench import (
     ForgetRequest,
     Metric,
     ModelEntry,
-    ModelError,
     Progress,
     Record,
     Task,
@@ -36,6 +35,7 @@ from unlearnbench import (
 from unlearnbench.aggregation import Headline, Values, Weigh, Weights, column, summarise
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import tofu_data
+from unlearnbench_tasks.answers import check_finite, fluent, with_generation_nll
 from unlearnbench_tasks.unanswerable import small_talk
 
 if TYPE_CHECKING:
@@ -261,10 +261,7 @@ class Tofu(Task[TofuConfig]):
         generations = model.generate(
             questions, max_new_tokens=self.config.max_new_tokens, progress=progress
         )
-        broken = sum(not np.isfinite(c.logprobs).all() for item in scores for c in item)
-        if broken:
-            total = sum(map(len, scores))
-            raise Diverged(f"{broken} of {total} evaluated answers have no finite probability.")
+        check_finite(scores)
         records = []
         for (split, index, row), item, generation in zip(rows, scores, generations, strict=True):
             answer, *others = item
@@ -339,22 +336,11 @@ class Tofu(Task[TofuConfig]):
     def assess_generations(
         self, records: list[Record], original: LanguageModel, progress: Progress = silent
     ) -> list[Record]:
-        """Adds `generation_nll`: how likely the original model finds each forget generation."""
-        rows = self._eval_rows()["forget"]
+        """Adds `generation_nll` to the forget items (`with_generation_nll`)."""
         forget = [r for r in records if r.split == "forget"]
-        spoken = [
-            (r, str(rows[i]["question"]))
-            for i, r in enumerate(forget)
-            if r.generation and _fits(original, str(rows[i]["question"]), r.generation)
-        ]
-        scores = original.score(
-            [q for _, q in spoken],
-            [[str(r.generation)] for r, _ in spoken],
-            close=False,
-            progress=progress,
-        )
-        nll = {r.id: item[0].nll for (r, _), item in zip(spoken, scores, strict=True)}
-        return [r.with_scores(generation_nll=nll[r.id]) if r.id in nll else r for r in records]
+        rows = self._eval_rows()["forget"]
+        prompts = {r.id: str(row["question"]) for r, row in zip(forget, rows, strict=True)}
+        return with_generation_nll(records, prompts, original, progress)
 
     # --- the aggregates -------------------------------------------------------------------------
 
@@ -548,16 +534,10 @@ def _model_utility(records: Sequence[Record], w: Weights) -> float | NDArray[np.
 
 
 def _fluent(records: Sequence[Record], before: Sequence[Record]) -> NDArray[np.float64]:
-    """Which forget generations are fluent, 1 or 0.
-
-    The bound is what the model before unlearning thinks of sound text that it was never told: the
-    wrong answers of the evaluation, each item's least likely one. Its own generations would be a
-    bound that no honest refusal passes.
-    """
+    """Which forget generations are fluent; the bound: each item's least likely wrong answer."""
     forget = [r for r in records if r.split == "forget"]
     bound = [r.scores["wrong_nll_max"] for r in before if r.split in ("forget", "retain")]
-    nlls = [r.scores.get("generation_nll", np.nan) for r in forget]
-    return metrics.fluency([r.generation or "" for r in forget], nlls, bound).astype(float)
+    return fluent(forget, bound)
 
 
 def _wrong(row: tofu_data.Row) -> list[str]:
@@ -578,18 +558,6 @@ def _attacks(answer: Continuation, text: str) -> dict[str, float]:
             logprobs, spread.mean[own], spread.deviation[own]
         ),
     }
-
-
-def _fits(model: LanguageModel, question: str, generation: str) -> bool:
-    """Whether the model can score a generation (noise may take more tokens than it was made of).
-
-    One that cannot be scored has no `generation_nll` and is not fluent.
-    """
-    try:
-        model.encode(question, generation, close=False)
-    except (ModelError, UserError):
-        return False
-    return True
 
 
 def _paraphrase(row: tofu_data.Row) -> str | None:
