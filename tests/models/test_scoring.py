@@ -128,6 +128,17 @@ def test_a_prompt_s_own_forward_pass_is_shared_by_its_continuations():
     assert shared < model.forward_tokens / 3
 
 
+def test_a_long_prompt_runs_once_though_batches_on_cpu_are_small(monkeypatch):
+    from unlearnbench.models import scoring
+
+    model = language_model()
+    model.score(PROMPTS[:1], ANSWERS[:1])
+    once = model.forward_tokens
+    monkeypatch.setattr(scoring, "_TOKENS_ON_CPU", 10)
+    model.score(PROMPTS[:1], ANSWERS[:1])
+    assert model.forward_tokens == 2 * once
+
+
 def test_an_answer_that_merges_with_its_prompt_shortens_only_what_is_shared():
     # " Trenw" + "ick" merge, so the continuations part ways before the prompt's own last token.
     model = language_model("gpt_neox")

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,23 +71,20 @@ def score(
         keys = shared[prefix] if prefix > 1 else alone
         keys.extend((i, j) for j in range(len(answers)))
     total = sum(len(a) for a in encoded)
-    batches = partial(
-        model.budget.batches, at_most=_TOKENS_ON_CPU if model.device.type == "cpu" else None
-    )
 
-    def run(keys: Sequence[_Key], lengths: Sequence[int], prefix: int) -> None:
-        for batch in batches(lengths):
+    def run(keys: Sequence[_Key], lengths: Sequence[int], prefix: int, whole: int = 0) -> None:
+        for batch in _batches(model, lengths, whole):
             chosen = [keys[b] for b in batch]
             step = partial(_score_keys, model, encoded, steering, prefix, spread)
             results.update(zip(chosen, model.budget.run(chosen, step), strict=True))
             progress(len(results), total, "scoring")
 
-    for batch in batches([encoded[i][0].start for i in choices]):
-        prompts = [choices[b] for b in batch]
-        step = partial(_score_choices, model, encoded, steering, spread)
-        for i, made in zip(prompts, model.budget.run(prompts, step), strict=True):
-            results.update({(i, j): continuation for j, continuation in enumerate(made)})
-        progress(len(results), total, "scoring")
+    if choices:
+        results.update(
+            _score_choices(
+                model, encoded, steering, spread, choices, lambda n: progress(n, total, "scoring")
+            )
+        )
     run(alone, [len(encoded[i][j].ids) - 1 for i, j in alone], prefix=0)
     for prefix in sorted(shared, reverse=True):
         keys = shared[prefix]
@@ -97,8 +94,15 @@ def score(
             max(len(e.ids) for e in encoded[i]) - 1 - prefix + -(-prefix // len(encoded[i]))
             for i, _ in keys
         ]
-        run(keys, lengths, prefix)
+        whole = max(n * len(encoded[i]) for n, (i, _) in zip(lengths, keys, strict=True))
+        run(keys, lengths, prefix, whole)
     return [[results[i, j] for j in range(len(answers))] for i, answers in enumerate(encoded)]
+
+
+def _batches(model: LanguageModel, lengths: Sequence[int], whole: int = 0) -> Iterator[list[int]]:
+    """Batches under the budget; on CPU small ones, but not below `whole` tokens."""
+    on_cpu = model.device.type == "cpu"
+    return model.budget.batches(lengths, at_most=max(_TOKENS_ON_CPU, whole) if on_cpu else None)
 
 
 def _are_choices(answers: Sequence[Encoded]) -> bool:
@@ -114,16 +118,37 @@ def _score_choices(
     steering: Steering,
     spread: bool,
     prompts: Sequence[int],
-) -> list[list[Continuation]]:
-    """The scores of `prompts`' continuations, each one token: one forward pass over the prompts."""
-    rows = [encoded[i][0].ids[:-1] for i in prompts]
-    with steering.rows(prompts, [len(row) - 1 for row in rows]):
-        hidden, _ = _forward(model, rows)
-    where = [(r, len(row) - 1) for r, row in enumerate(rows)]
-    places = [r for r, i in enumerate(prompts) for _ in encoded[i]]
-    answers = [e for i in prompts for e in encoded[i]]
-    made = iter(_continuations(model, answers, hidden, where, places, spread))
-    return [list(islice(made, len(encoded[i]))) for i in prompts]
+    told: Callable[[int], None],
+) -> dict[_Key, Continuation]:
+    """The scores of `prompts`' continuations, each one token: one forward pass over the prompts.
+
+    The head comes after all of them: with a large vocabulary its weights are worth reading for many
+    prompts, not for the few of a batch. `told` gets the number of continuations as they are ready.
+    """
+    rows = {i: encoded[i][0].ids[:-1] for i in prompts}
+
+    def step(batch: Sequence[int]) -> list[torch.Tensor]:
+        with steering.rows(batch, [len(rows[i]) - 1 for i in batch]):
+            hidden, _ = _forward(model, [rows[i] for i in batch])
+        return [hidden[r, len(rows[i]) - 1].clone() for r, i in enumerate(batch)]  # [d] each
+
+    last: dict[int, torch.Tensor] = {}
+    ready = 0
+    for places in _batches(model, [len(rows[i]) for i in prompts]):
+        batch = [prompts[p] for p in places]
+        last.update(zip(batch, model.budget.run(batch, step), strict=True))
+        ready += sum(len(encoded[i]) for i in batch)
+        told(ready)
+    keys = [(i, j) for i in prompts for j in range(len(encoded[i]))]
+    place = {i: p for p, i in enumerate(prompts)}
+    made = _continuations(
+        model,
+        [encoded[i][j] for i, j in keys],
+        torch.stack([last[i] for i in prompts]),
+        [place[i] for i, _ in keys],
+        spread,
+    )
+    return dict(zip(keys, made, strict=True))
 
 
 @torch.inference_mode()
@@ -159,7 +184,8 @@ def _score_keys(
         hidden, _ = _forward(model, [e.ids[kept:-1] for e in rows], past=cache, past_length=kept)
     # Position p of a row predicts token p + 1; `kept` tokens of the row lie in the cache.
     where = [(r, p - 1 - kept) for r, e in enumerate(rows) for p in range(e.start, len(e.ids))]
-    return _continuations(model, rows, hidden, where, range(len(where)), spread)
+    row, column = torch.tensor(where, device=hidden.device).T
+    return _continuations(model, rows, hidden[row, column], range(len(where)), spread)
 
 
 def _end(encoded: Encoded, first: int, stop: int) -> int:
@@ -259,31 +285,26 @@ def check_head(model: LanguageModel) -> None:
 def _continuations(
     model: LanguageModel,
     rows: Sequence[Encoded],
-    hidden: torch.Tensor,
-    where: Sequence[tuple[int, int]],
+    states: torch.Tensor,
     places: Sequence[int],
     spread: bool,
 ) -> list[Continuation]:
-    """The continuations of `rows` from hidden states [rows, tokens, d].
+    """The continuations of `rows` from hidden states [positions, d] that predict their tokens.
 
-    Args:
-        where: positions (row, column) of `hidden` that predict an answer's token.
-        places: for each answer token of `rows`, in order, which of `where` predicts it; ascending.
+    `places` tells for each answer token of `rows`, in order, which position predicts it; ascending.
     """
     from unlearnbench.models.language_model import Continuation, Spread
 
     targets = [t for e in rows for t in e.ids[e.start :]]
-    row_index, column = torch.tensor(where, device=hidden.device).T
-    target = torch.tensor(targets, device=hidden.device)
-    place = torch.tensor(places, device=hidden.device)
-    picked = hidden[row_index, column]  # [positions, d]
+    target = torch.tensor(targets, device=states.device)
+    place = torch.tensor(places, device=states.device)
     vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
     chunk = max(1, _LOGIT_FLOATS // vocabulary)
     logprobs, greedy, spreads = [], [], []
     for start in range(0, len(targets), chunk):
         own = slice(start, min(start + chunk, len(targets)))
         low, high = places[own.start], places[own.stop - 1] + 1
-        logits = head_logits(model, picked[low:high])  # [at most chunk, vocab]
+        logits = head_logits(model, states[low:high])  # [at most chunk, vocab]
         wanted, at = target[own], place[own] - low
         value = logits[at, wanted] - logits.logsumexp(dim=1)[at]
         logprobs.append(value.cpu())
