@@ -89,6 +89,7 @@ _TOFU: Sequence[tuple[str, str | None]] = (
     ("model_utility", "all"),
     ("extraction_strength", "forget"),
 )
+_WMDP: Sequence[tuple[str, str | None]] = (("accuracy", None),)
 _COUNTERFACT: Sequence[tuple[str, str | None]] = (
     ("recall_rewrite", None),
     ("recall_paraphrase", None),
@@ -97,7 +98,8 @@ _COUNTERFACT: Sequence[tuple[str, str | None]] = (
 KEY_METRICS: dict[str, Sequence[tuple[str, str | None]]] = {
     "tofu": _TOFU,
     "nano": _TOFU,
-    "wmdp": (("accuracy", None),),
+    "wmdp": _WMDP,
+    "nano-wmdp": _WMDP,
     "counterfact": _COUNTERFACT,
     "nano-counterfact": _COUNTERFACT,
 }
