@@ -7,8 +7,8 @@ The command line prints it as one line, without a traceback. Everything else is 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlearnbench.results.records import Record
@@ -51,3 +51,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
     return f'no {kind} is called "{name}". {hint}'
+
+
+def wrong_value(where: str, fault: Mapping[str, Any]) -> str:
+    """The sentence about a value that pydantic refused; `fault` is one of its `errors()`."""
+    # What a validator of ours raised, pydantic puts behind words of its own.
+    message = fault["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{where} = {fault.get('input')!r}: {message}."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnbench.errors import UserError, unknown_name
+from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.request import ForgetRequest
 
 if TYPE_CHECKING:
@@ -142,4 +142,4 @@ def outside_scope(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 def _first_fault(method: str, error: ValidationError) -> str:
     fault = error.errors()[0]
     field = ".".join([method, *map(str, fault["loc"])])
-    return f"{field} = {fault.get('input')!r}: {fault['msg'].removesuffix('.')}."
+    return wrong_value(field, fault)

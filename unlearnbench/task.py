@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnbench.errors import UserError, unknown_name
+from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.method import API_VERSION, Guarantee, Progress, silent
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.request import Example, ForgetRequest
@@ -158,6 +158,4 @@ class Task(ABC, Generic[T]):
         except ValidationError as error:
             fault = error.errors()[0]
             where = ", ".join([f"task {cls.name}", *map(str, fault["loc"])])
-            raise UserError(
-                f"{where} = {fault.get('input')!r}: {fault['msg'].removesuffix('.')}."
-            ) from error
+            raise UserError(wrong_value(where, fault)) from error

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from unlearnbench.errors import UserError, unknown_name
+from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.method import API_VERSION, Progress, silent
 from unlearnbench.results.records import Record
 from unlearnbench.results.schema import Metric, UtilityBlock
@@ -111,9 +111,7 @@ class Utility(ABC, Generic[U]):
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join([cls.name, *map(str, fault["loc"])])
-            raise UserError(
-                f"{where} = {fault.get('input')!r}: {fault['msg'].removesuffix('.')}."
-            ) from error
+            raise UserError(wrong_value(where, fault)) from error
 
     def portable_options(self) -> dict[str, Any]:
         """The options that are set and mean the same on another machine; the content of a folder

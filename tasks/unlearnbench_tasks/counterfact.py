@@ -54,9 +54,8 @@ LENS_LAYERS = 5
 
 
 class CounterfactConfig(TaskConfig):
-    split: str = Field(
+    split: counterfact_data.SplitName = Field(
         "random-100",
-        pattern=f"^{counterfact_data.SPLIT.pattern}$",
         description="the forget set: random-N, relation-N or subject-N, N facts",
     )
     data_dir: Path | None = Field(None, description="folder with the data file; default: the hub")

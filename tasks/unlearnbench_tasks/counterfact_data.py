@@ -14,7 +14,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from unlearnbench import DataError, Example, UserError
 
@@ -25,6 +27,15 @@ HUB_ID = "azhx/counterfact"
 FILES = ("counterfact.json", "counterfact-edit.json")
 #: What a forget set is made of, and how many facts it has: `relation-100`.
 SPLIT = re.compile(r"(random|relation|subject)-([1-9]\d*)")
+
+
+def _split_name(split: str) -> str:
+    if SPLIT.fullmatch(split) is None:
+        raise ValueError("a split is random-N, relation-N or subject-N, with N facts, at least 1")
+    return split
+
+
+SplitName = Annotated[str, AfterValidator(_split_name)]
 
 
 @dataclass(frozen=True)

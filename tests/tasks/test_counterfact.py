@@ -143,7 +143,9 @@ def test_reference_train_takes_options_of_the_task_and_of_no_other() -> None:
 
 def test_a_split_of_another_form_is_refused_with_the_form() -> None:
     for split in ("random", "random-0", "relations-5", "random-5x"):
-        with pytest.raises(UserError, match=r"split = .*\(random\|relation\|subject\)"):
+        with pytest.raises(
+            UserError, match=rf"split = '{split}': a split is random-N, relation-N or subject-N"
+        ):
             nano(split=split)
 
 

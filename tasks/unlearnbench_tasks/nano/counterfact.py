@@ -168,9 +168,8 @@ def _shuffled(options: Iterable[str], *key: object) -> list[str]:
 
 
 class NanoCounterfactConfig(TaskConfig):
-    split: str = Field(
+    split: counterfact_data.SplitName = Field(
         "random-40",
-        pattern=f"^{counterfact_data.SPLIT.pattern}$",
         description="the forget set: random-N, relation-N or subject-N, N facts",
     )
     facts: int | None = Field(None, ge=2, description="facts that the world has; default: all")
