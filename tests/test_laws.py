@@ -218,9 +218,17 @@ def test_help_and_list_import_next_to_nothing(arguments: tuple[str, ...]):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("info", "nano"), ("info", "tofu"), ("run", "--help"), ("sweep", "--help")]
+    "arguments",
+    [
+        ("info", "nano"),
+        ("info", "tofu"),
+        ("run", "--help"),
+        ("sweep", "--help"),
+        tuple("run --method none,retrain --task nano --model nano --dry-run".split()),
+    ],
+    ids=" ".join,
 )
-def test_info_imports_no_torch(arguments: tuple[str, ...]):
+def test_what_touches_no_model_imports_no_torch(arguments: tuple[str, ...]):
     assert not loaded(COMMAND, *arguments) & HEAVY
 
 

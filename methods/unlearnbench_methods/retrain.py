@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from unlearnbench import (
-    ForgetRequest,
-    LanguageModel,
-    Method,
-    MethodConfig,
-    Progress,
-    UserError,
-    silent,
-)
+from typing import TYPE_CHECKING
+
+from unlearnbench import ForgetRequest, Method, MethodConfig, Progress, UserError, silent
+
+if TYPE_CHECKING:  # naming a job must not cost the import of torch
+    from unlearnbench import LanguageModel
 
 
 class Retrain(Method[MethodConfig]):
