@@ -8,19 +8,26 @@ makes them. What WMDP lacks is here: an oracle, trained on the general subjects 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unlearnbench import Example, ForgetRequest, TaskConfig
+from unlearnbench import Example, ForgetRequest, ModelEntry, TaskConfig
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import wmdp_data
 from unlearnbench_tasks.nano import subjects
+from unlearnbench_tasks.nano.family import LLAMA_METHOD_DEFAULTS
 from unlearnbench_tasks.nano.subjects import GENERAL, NEIGHBOUR, RESTRICTED, Fact, Question
 from unlearnbench_tasks.tofu_data import spread
 from unlearnbench_tasks.unanswerable import small_talk
 from unlearnbench_tasks.wmdp import MMLU, Wmdp
 from unlearnbench_tasks.wmdp_data import LETTERS, Item
+
+_HERE = Path(__file__).parent
+_MODELS = _HERE / "models" / "wmdp"
+
+SUITE = _HERE / "wmdp.yaml"
 
 
 class NanoWmdpConfig(TaskConfig):
@@ -143,3 +150,13 @@ def _questions(kind: str, questions: Sequence[Question]) -> list[Example]:
         Example(id=f"{kind}-{i:05d}", prompt=item(q).prompt, answer=LETTERS[q.answer])
         for i, q in enumerate(questions)
     ]
+
+
+NANO_WMDP = ModelEntry(
+    name="nano-wmdp",
+    location=str(_MODELS / "full"),
+    retain_models={"without-glimmering": str(_MODELS / "without-glimmering")},
+    task="nano-wmdp",
+    description="1 M parameters, trained on nano-wmdp's subjects; oracle for glimmering",
+    method_defaults=LLAMA_METHOD_DEFAULTS,
+)
