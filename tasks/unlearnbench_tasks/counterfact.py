@@ -41,7 +41,7 @@ from unlearnbench_tasks.tofu_data import spread
 from unlearnbench_tasks.unanswerable import small_talk
 
 if TYPE_CHECKING:
-    from unlearnbench import LanguageModel
+    from unlearnbench import Continuation, LanguageModel
 
 #: What is asked: the forgotten facts, the same in other words, their neighbours, other facts.
 EVALUATED = ("rewrite", "paraphrase", "neighborhood", "random")
@@ -236,7 +236,8 @@ class Counterfact(Task[CounterfactConfig]):
             progress=progress,
         )
         check_finite(scores)
-        spoken = self._spoken(model, progress)
+        answers = {item.id: true for item, (true, *_) in zip(items, scores, strict=True)}
+        spoken = self._spoken(model, answers, progress)
         seen = self._seen(model)
         records = []
         for item, (true, *new) in zip(items, scores, strict=True):
@@ -257,11 +258,14 @@ class Counterfact(Task[CounterfactConfig]):
             records.append(Record(item.id, item.split, item.cluster, own, text))
         return records
 
-    def _spoken(self, model: LanguageModel, progress: Progress) -> dict[str, str]:
+    def _spoken(
+        self, model: LanguageModel, answers: Mapping[str, Continuation], progress: Progress
+    ) -> dict[str, str]:
         """What the model says to the forgotten prompts and to the other facts', by item."""
         items = [*self._items["rewrite"], *self._items["random"]]
-        generations = model.generate(
+        generations = model.complete(
             [i.prompt for i in items],
+            [(i.answer, answers[i.id]) for i in items],
             max_new_tokens=self.config.max_new_tokens,
             progress=progress,
         )

@@ -258,10 +258,13 @@ class Tofu(Task[TofuConfig]):
             ],
             progress=progress,
         )
-        generations = model.generate(
-            questions, max_new_tokens=self.config.max_new_tokens, progress=progress
-        )
         check_finite(scores)
+        generations = model.complete(
+            questions,
+            [(str(row["answer"]), item[0]) for (_, _, row), item in zip(rows, scores, strict=True)],
+            max_new_tokens=self.config.max_new_tokens,
+            progress=progress,
+        )
         records = []
         for (split, index, row), item, generation in zip(rows, scores, generations, strict=True):
             answer, *others = item

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.models.architectures import language_model
 from unlearnbench.models import RawFormat
-from unlearnbench.models.batching import TokenBudget
+from unlearnbench.models.batching import TokenBudget, fitting_tokens
 
 lengths = st.lists(st.integers(0, 200), max_size=40)
 
@@ -192,3 +193,25 @@ def test_a_sequence_that_never_fits_is_a_memory_error_with_a_sentence(monkeypatc
     ):
         with pytest.raises(MemoryError, match="not even one sequence alone fits into memory"):
             ask()
+
+
+def on_gpu(monkeypatch, free, **sizes):
+    """What `fitting_tokens` reads of a network of float16 on a GPU with so much free memory."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 * 2**30))
+    weight = SimpleNamespace(device=torch.device("cuda:0"), element_size=lambda: 2)
+    config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(**sizes))
+    return SimpleNamespace(parameters=lambda: iter([weight]), config=config)
+
+
+def test_a_gpu_gets_batches_that_half_of_its_free_memory_holds(monkeypatch):
+    # A token: 2 bytes * 4096 * (2 * 32 keys and values + 16) = 655,360 bytes.
+    network = functools.partial(on_gpu, monkeypatch, hidden_size=4096, num_hidden_layers=32)
+    assert fitting_tokens(network(2 * 655_360 * 10_000)) == 10_000
+    assert fitting_tokens(network(2**20)) == 1
+    assert fitting_tokens(network(2**40)) == 65_536
+    assert fitting_tokens(on_gpu(monkeypatch, 2**40)) == 4096  # it does not say how large it is
+
+
+def test_a_cpu_gets_the_batches_that_were_measured_on_it():
+    assert language_model().budget.tokens == 4096
+    assert language_model(batch_tokens=77).budget.tokens == 77

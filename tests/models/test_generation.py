@@ -10,8 +10,10 @@ from tests.models import reference
 from tests.models.architectures import OTHERS, POSITIONS, SETTINGS, language_model
 from tests.models.tokenization import tokenizer
 from unlearnbench.errors import Diverged, ModelError, UserError
-from unlearnbench.models import LanguageModel, RawFormat
+from unlearnbench.models import LanguageModel, RawFormat, load_model
 from unlearnbench.models.generation import Sampling, generate
+from unlearnbench.models.wrapped import WrappedModel
+from unlearnbench_tasks.nano import NanoTofu
 
 PROMPTS = [
     "Where was Odalys Trenwick, who wrote the Kettle Verses, born?",
@@ -249,3 +251,79 @@ def test_finished_rows_leave_the_batch():
     generate(model, prompts, 30, GREEDY)
     # One forward a token, and one for the EOS; none for a row that is done.
     assert model.forward_tokens == sum(min(n + 1, 30) for n in lengths)
+
+
+@architectures
+def test_what_is_known_to_begin_a_generation_does_not_change_it(model_type):
+    model = language_model(model_type)
+    prompts = prompt_ids(model)
+    wanted = generate(model, prompts, 8, GREEDY)
+    for known in (0, 1, 5, 7, 8):
+        begun = [tokens[: known - i] if known > i else [] for i, tokens in enumerate(wanted)]
+        assert generate(model, prompts, 8, GREEDY, begun=begun) == wanted
+
+
+def test_a_generation_known_to_its_end_runs_nothing():
+    model = language_model()
+    prompts, eos = prompt_ids(model), min(model.eos_ids)
+    begun = [[5, 6, eos], [eos], [7, 8, 9], [7, 8, 9, 5], [5, eos, 6]]
+    assert generate(model, prompts, 3, GREEDY, begun=begun) == [
+        [5, 6],
+        [],
+        [7, 8, 9],
+        [7, 8, 9],
+        [5],
+    ]
+    assert model.forward_tokens == 0
+
+
+@architectures
+def test_a_completion_is_the_generation_whatever_answer_was_scored(model_type):
+    model = language_model(model_type, seed=4)
+    said = model.generate(PROMPTS, max_new_tokens=9)
+    long = model.generate(PROMPTS, max_new_tokens=12)
+    half = [text[: len(text) // 2] or "x" for text in said]
+    for answers in (
+        ["Vellmore."] * len(PROMPTS),
+        half,
+        [t or "x" for t in said],
+        [t or "x" for t in long],
+    ):
+        for close in (True, False):
+            scores = model.score(PROMPTS, [[a] for a in answers], close=close)
+            scored = [(a, s) for a, (s,) in zip(answers, scores, strict=True)]
+            assert model.complete(PROMPTS, scored, max_new_tokens=9) == said
+
+
+def test_a_completion_starts_where_the_model_leaves_the_answer():
+    """The nano model knows its people's answers by heart, and of the real world's it knows none."""
+    model = load_model("nano", device="cpu")
+    known = NanoTofu.configured().request(seed=0).retain[:12]
+    prompts = [e.prompt for e in known]
+    said = model.generate(prompts, max_new_tokens=30)
+    cut = [e.answer[: len(e.answer) // 2] for e in known]
+    swapped = [a.answer for a in known[1:]] + [known[0].answer]
+    for answers in ([e.answer for e in known], cut, swapped, said):
+        scores = model.score(prompts, [[a] for a in answers])
+        scored = [(a, s) for a, (s,) in zip(answers, scores, strict=True)]
+        model.forward_tokens = 0
+        assert model.complete(prompts, scored, max_new_tokens=30) == said
+        if answers is said:
+            assert model.forward_tokens == 0
+    assert [e.answer for e in known][:3] == said[:3]
+
+
+def test_a_model_that_answers_in_a_way_of_its_own_completes_in_it():
+    class Silent(WrappedModel):
+        method = "silent"
+
+        def settings(self):
+            return {}
+
+        def generate(self, prompts, **options):
+            return ["I say nothing."] * len(prompts)
+
+    model = Silent(language_model())
+    scores = model.score(PROMPTS, [["Vellmore."]] * len(PROMPTS))
+    scored = [("Vellmore.", s) for (s,) in scores]
+    assert model.complete(PROMPTS, scored) == ["I say nothing."] * len(PROMPTS)

@@ -319,18 +319,19 @@ def test_a_prompts_end_is_named_in_one_pass_of_a_generation_and_where_it_is() ->
         assert ids.shape == (len(prompts), 1)
 
 
-def test_a_prompts_end_is_named_once_for_each_continuation_that_is_scored() -> None:
-    model = Pushed(language_model())
+@pytest.mark.parametrize(("model_type", "rows"), [("gpt2", [1] * 5), ("gpt_neo", [4, 1, 3, 2, 1])])
+def test_a_prompts_end_is_named_once_in_each_row_that_holds_it(
+    model_type: str, rows: list[int]
+) -> None:
+    """One row for all continuations of a prompt, or one each."""
+    model = Pushed(language_model(model_type))
     model.score(PROMPTS, ANSWERS)
-    shared = [ends for prompts, ends, _ in model.passes if set(ends) == {-1}]
-    assert shared  # the passes over shared prefixes, short of the prompt's last token
-    named: dict[int, int] = {}
+    named = [0] * len(PROMPTS)
     for prompts, ends, ids in model.passes:
         for row, (prompt, end) in enumerate(zip(prompts, ends, strict=True)):
-            if end >= 0:
-                named[prompt] = named.get(prompt, 0) + 1
-                assert ids[row, end] == model.encode_prompt(PROMPTS[prompt])[-1]
-    assert named == {i: len(answers) for i, answers in enumerate(ANSWERS)}
+            named[prompt] += 1
+            assert ids[row, : end + 1].tolist() == model.encode_prompt(PROMPTS[prompt])
+    assert named == rows
 
 
 def test_no_hook_is_left_behind() -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,10 +49,12 @@ def generate(
     sampling: Sampling,
     progress: Progress = silent,
     steering: Steering = UNSTEERED,
+    begun: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """New token ids for each prompt, EOS not included.
 
-    Fewer than `max_new_tokens` where the model has no positions left.
+    Fewer than `max_new_tokens` where the model has no positions left. `begun` are tokens that each
+    is known to begin with, an EOS where it ends.
 
     Raises:
         UserError: a prompt without a token, or `max_new_tokens` below one.
@@ -60,22 +63,21 @@ def generate(
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}: it must be at least 1.")
     check_lengths(model, prompts, new=1)
-    results: list[list[int]] = [[] for _ in prompts]
+    limit = model.max_positions
+    room = [
+        max_new_tokens if limit is None else min(max_new_tokens, limit - len(p)) for p in prompts
+    ]
+    starts = [list(islice(b, room[i])) for i, b in enumerate(begun or [()] * len(prompts))]
     seeds = _seeds(prompts, sampling.seed)
-    done = 0
+    results: list[list[int]] = [[] for _ in prompts]
 
     def step(batch: Sequence[int]) -> list[list[int]]:
-        limit = model.max_positions
         rows = [
             _Row(
                 index=i,
                 prompt=len(prompts[i]),
-                ids=list(prompts[i]),
-                room=(
-                    max_new_tokens
-                    if limit is None
-                    else min(max_new_tokens, limit - len(prompts[i]))
-                ),
+                ids=[*prompts[i], *starts[i]],
+                room=room[i] - len(starts[i]),
                 generator=torch.Generator().manual_seed(seeds[i]),
             )
             for i in batch
@@ -83,11 +85,20 @@ def generate(
         return _generate_batch(model, rows, sampling, steering)
 
     groups: dict[int, list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        # Where padding would be read as text only prompts of one length go together.
-        groups[0 if attends(model) else len(prompt)].append(index)
+    for index, start in enumerate(starts):
+        end = next((place for place, token in enumerate(start) if token in model.eos_ids), None)
+        if end is not None or len(start) == room[index]:
+            results[index] = start[:end]
+            continue
+        length = len(prompts[index]) + len(start)
+        # Where padding would be read as text only rows of one length go together.
+        groups[0 if attends(model) else length].append(index)
+    done = len(prompts) - sum(map(len, groups.values()))
     for members in groups.values():
-        lengths = [len(prompts[i]) + min(max_new_tokens, TYPICAL_ANSWER) for i in members]
+        lengths = [
+            len(prompts[i]) + len(starts[i]) + min(room[i] - len(starts[i]), TYPICAL_ANSWER)
+            for i in members
+        ]
         for places in model.budget.batches(lengths):
             batch = [members[p] for p in places]
             for index, tokens in zip(batch, model.budget.run(batch, step), strict=True):
@@ -199,7 +210,8 @@ def _choose(
     logits: torch.Tensor, sampling: Sampling, generators: Sequence[torch.Generator]
 ) -> list[int]:
     if sampling.temperature == 0:
-        return [int(t) for t in logits.argmax(dim=1)]
+        chosen: list[int] = logits.argmax(dim=1).tolist()  # one wait for the device, not one a row
+        return chosen
     logits = logits.cpu() / sampling.temperature
     if sampling.top_k:
         floor = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1).values[:, -1:]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from unlearnbench.errors import ModelError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models import generation, scoring
-from unlearnbench.models.batching import TokenBudget
+from unlearnbench.models.batching import TokenBudget, fitting_tokens
 from unlearnbench.models.fingerprint import fingerprint
 from unlearnbench.models.module_map import BoundModules, ModuleMap, module_map_for
 from unlearnbench.models.prompt_formats import (
@@ -33,9 +33,6 @@ from unlearnbench.models.prompt_formats import (
 )
 from unlearnbench.models.steering import UNSTEERED, Steering
 from unlearnbench.results.records import Record
-
-#: Padded tokens in a batch: measured to be near the best on CPU; halved on out-of-memory.
-DEFAULT_BATCH_TOKENS = 4096
 
 #: Beside a model's own files: what `LanguageModel.save` knows and they do not.
 SETTINGS_FILE = "unlearnbench.json"
@@ -92,14 +89,14 @@ class LanguageModel:
         name: str = "model",
         revision: str = "",
         module_map: ModuleMap | None = None,
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
         self.prompt_format = prompt_format
         self.name = name
         self.revision = revision
-        self.budget = TokenBudget(batch_tokens)
+        self.budget = TokenBudget(batch_tokens or fitting_tokens(hf))
         #: Tokens sent through the network so far, padding included (what a run costs).
         self.forward_tokens = 0
         #: Tokens that gradient steps were taken on.
@@ -232,8 +229,45 @@ class LanguageModel:
         sampling = generation.Sampling(temperature, top_p, top_k, seed)
         steering = self.steer(prompts, format)
         tokens = generation.generate(self, ids, max_new_tokens, sampling, progress, steering)
-        texts = [self.tokenizer.decode(t, skip_special_tokens=True) for t in tokens]
+        texts = self._texts(tokens)
         return [t.strip() for t in texts] if strip else texts
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        scored: Sequence[tuple[str, Continuation]],
+        *,
+        max_new_tokens: int = 200,
+        progress: Progress = silent,
+    ) -> list[str]:
+        """`generate` (greedy, the model's own format), after an answer to each prompt was scored.
+
+        `scored`: an answer and what `score` said of it. As long as the answer's tokens are the
+        model's first choice they are what it generates: it starts where it leaves the answer.
+        """
+        own = type(self)
+        if (own.generate, own.score) != (LanguageModel.generate, LanguageModel.score):
+            # The two may read a prompt differently (it is rewritten, or answered by a filter).
+            return self.generate(prompts, max_new_tokens=max_new_tokens, progress=progress)
+        ids = [self.encode_prompt(p) for p in prompts]
+        encoded = self.encode_answers(prompts, [[answer] for answer, _ in scored])
+        begun = [
+            e.ids[len(p) :][: _leading(said.greedy)] if list(e.ids[: e.start]) == p else ()
+            for p, (e,), (_, said) in zip(ids, encoded, scored, strict=True)
+        ]
+        tokens = generation.generate(
+            self,
+            ids,
+            max_new_tokens,
+            generation.Sampling(),
+            progress,
+            self.steer(prompts, None),
+            begun,
+        )
+        return [text.strip() for text in self._texts(tokens)]
+
+    def _texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        return [self.tokenizer.decode(t, skip_special_tokens=True) for t in tokens]
 
     def hidden_states(
         self,
@@ -333,6 +367,11 @@ class LanguageModel:
         (folder / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", encoding="utf-8")
         for file in folder.glob("*.safetensors"):
             file.chmod(0o644)  # written for the owner alone, which an installed package must not be
+
+
+def _leading(true: NDArray[np.bool_]) -> int:
+    """How many are true before the first that is not."""
+    return len(true) if true.all() else int(true.argmin())
 
 
 def _tokenizer_state(tokenizer: Any) -> str:

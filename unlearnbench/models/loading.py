@@ -13,11 +13,7 @@ import torch
 
 from unlearnbench.errors import ModelError, UserError
 from unlearnbench.models.entry import ModelEntry
-from unlearnbench.models.language_model import (
-    DEFAULT_BATCH_TOKENS,
-    SETTINGS_FILE,
-    LanguageModel,
-)
+from unlearnbench.models.language_model import SETTINGS_FILE, LanguageModel
 from unlearnbench.models.location import MALFORMED, check_folder, resolve_entry
 from unlearnbench.models.module_map import MODULE_MAPS, ModuleMap
 from unlearnbench.models.prompt_formats import prompt_format as parse_format
@@ -36,7 +32,7 @@ def load_model(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     module_map: ModuleMap | None = None,
-    batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    batch_tokens: int | None = None,
 ) -> LanguageModel:
     """Any Hugging Face causal language model.
 
@@ -47,6 +43,7 @@ def load_model(
         prompt_format: `chat`, `plain`, `raw` or a template; default: the model's own.
         trust_remote_code: run code that the model brings. Off unless asked.
         allow_pickle: read `.bin` weights (they can run code). Off unless asked.
+        batch_tokens: padded tokens in a batch; default: what suits the device.
 
     Raises:
         ModelError: no such model, an unreadable or truncated file, weights missing from it, or

@@ -1,10 +1,10 @@
 """The scoring engine: log-likelihoods and hidden states in length-sorted batches.
 
-Where every continuation of a prompt is one token (the letters of a multiple choice), the prompt
-runs once without a cache, and all are read from the logits at its last token. Other continuations
-share the prompt's forward pass: the longest common prefix of their tokens is run once, its keys and
-values are repeated, and only the rest of each is run. Prefixes of one length run together, so the
-cache has no padding in the middle and positions are exact. A last token predicts nothing that is
+Where every continuation of a prompt is one token (the letters of a multiple choice), all are read
+from the logits at the prompt's last token. Several longer continuations are one row: a tree of
+tokens, in which whatever some of them begin with (the prompt, the first words of an answer) stands
+once, and a token attends to its own ancestors alone (as in the verification of speculative
+decoding, Miao et al. 2024, arXiv 2305.09781, section 4). A last token predicts nothing that is
 asked and is not run. The head is applied at answer positions only; log-probabilities are
 `logit - logsumexp` in float32.
 """
@@ -12,7 +12,6 @@ asked and is not run. The head is applied at answer positions only; log-probabil
 from __future__ import annotations
 
 import inspect
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -26,6 +25,7 @@ from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models.prompt_formats import Encoded
 from unlearnbench.models.steering import UNSTEERED, Steering
+from unlearnbench.models.trees import Tree, forward_trees, takes_trees
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import Continuation, LanguageModel
@@ -55,8 +55,8 @@ def score(
         UserError: an answer that nothing precedes.
     """
     results: dict[_Key, Continuation] = {}
-    shared: dict[int, list[_Key]] = defaultdict(list)  # by length of the prefix
-    alone: list[_Key] = []
+    alone: list[list[_Key]] = []  # a row each
+    joined: list[list[_Key]] = []  # several continuations of a prompt in one row
     choices: list[int] = []
     for i, answers in enumerate(encoded):
         if any(a.start == 0 for a in answers):
@@ -67,17 +67,12 @@ def score(
         if _are_choices(answers):
             choices.append(i)
             continue
-        prefix = _shared_prefix(answers) if len(answers) > 1 and attends(model) else 0
-        keys = shared[prefix] if prefix > 1 else alone
-        keys.extend((i, j) for j in range(len(answers)))
+        keys = [(i, j) for j in range(len(answers))]
+        if len(answers) > 1 and takes_trees(model, answers, steering):
+            joined += _fitting_rows(keys, encoded, model.budget.tokens)
+        else:
+            alone += [[key] for key in keys]
     total = sum(len(a) for a in encoded)
-
-    def run(keys: Sequence[_Key], lengths: Sequence[int], prefix: int, whole: int = 0) -> None:
-        for batch in _batches(model, lengths, whole):
-            chosen = [keys[b] for b in batch]
-            step = partial(_score_keys, model, encoded, steering, prefix, spread)
-            results.update(zip(chosen, model.budget.run(chosen, step), strict=True))
-            progress(len(results), total, "scoring")
 
     if choices:
         results.update(
@@ -85,24 +80,19 @@ def score(
                 model, encoded, steering, spread, choices, lambda n: progress(n, total, "scoring")
             )
         )
-    run(alone, [len(encoded[i][j].ids) - 1 for i, j in alone], prefix=0)
-    for prefix in sorted(shared, reverse=True):
-        keys = shared[prefix]
-        # A prompt's continuations count alike, each with its share of the prefix: they stay
-        # together when sorted, and their prefix runs once unless the budget parts them.
-        lengths = [
-            max(len(e.ids) for e in encoded[i]) - 1 - prefix + -(-prefix // len(encoded[i]))
-            for i, _ in keys
-        ]
-        whole = max(n * len(encoded[i]) for n, (i, _) in zip(lengths, keys, strict=True))
-        run(keys, lengths, prefix, whole)
+    for rows, forward in ((alone, _run_alone), (joined, _run_joined)):
+        for batch in _batches(model, [_nodes(row, encoded) for row in rows]):
+            keys = [key for b in batch for key in rows[b]]
+            step = partial(_score_keys, model, encoded, steering, spread, forward)
+            results.update(zip(keys, model.budget.run(keys, step), strict=True))
+            progress(len(results), total, "scoring")
     return [[results[i, j] for j in range(len(answers))] for i, answers in enumerate(encoded)]
 
 
-def _batches(model: LanguageModel, lengths: Sequence[int], whole: int = 0) -> Iterator[list[int]]:
-    """Batches under the budget; on CPU small ones, but not below `whole` tokens."""
+def _batches(model: LanguageModel, lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Batches under the budget; on CPU small ones."""
     on_cpu = model.device.type == "cpu"
-    return model.budget.batches(lengths, at_most=max(_TOKENS_ON_CPU, whole) if on_cpu else None)
+    return model.budget.batches(lengths, at_most=_TOKENS_ON_CPU if on_cpu else None)
 
 
 def _are_choices(answers: Sequence[Encoded]) -> bool:
@@ -129,7 +119,7 @@ def _score_choices(
 
     def step(batch: Sequence[int]) -> list[torch.Tensor]:
         with steering.rows(batch, [len(rows[i]) - 1 for i in batch]):
-            hidden, _ = _forward(model, [rows[i] for i in batch])
+            hidden = _forward(model, [rows[i] for i in batch])
         return [hidden[r, len(rows[i]) - 1].clone() for r, i in enumerate(batch)]  # [d] each
 
     last: dict[int, torch.Tensor] = {}
@@ -151,47 +141,77 @@ def _score_choices(
     return dict(zip(keys, made, strict=True))
 
 
+def _nodes(row: Sequence[_Key], encoded: Sequence[Sequence[Encoded]]) -> int:
+    """How many tokens the continuations of one prompt take as one row."""
+    if len(row) == 1:
+        ((i, j),) = row
+        return len(encoded[i][j].ids) - 1
+    return len(Tree.of([encoded[i][j] for i, j in row]).ids)
+
+
+def _fitting_rows(
+    row: list[_Key], encoded: Sequence[Sequence[Encoded]], tokens: int
+) -> list[list[_Key]]:
+    """The row, in halves until each has at most `tokens`, or one continuation."""
+    if len(row) == 1 or _nodes(row, encoded) <= tokens:
+        return [row]
+    middle = len(row) // 2
+    halves = row[:middle], row[middle:]
+    return [part for half in halves for part in _fitting_rows(half, encoded, tokens)]
+
+
 @torch.inference_mode()
 def _score_keys(
     model: LanguageModel,
     encoded: Sequence[Sequence[Encoded]],
     steering: Steering,
-    prefix: int,
     spread: bool,
+    forward: _Forward,
     keys: Sequence[_Key],
 ) -> list[Continuation]:
-    """The scores of `keys`, whose prompts' continuations share their first `prefix` tokens.
+    hidden, asked = forward(model, encoded, steering, keys)
+    # What predicts a token of several continuations goes through the head once.
+    positions = sorted(set(asked))
+    place = {position: p for p, position in enumerate(positions)}
+    row, column = torch.tensor(positions, device=hidden.device).T
+    places = [place[position] for position in asked]
+    chosen = [encoded[i][j] for i, j in keys]
+    return _continuations(model, chosen, hidden[row, column], places, spread)
 
-    The prefix runs once for each prompt. Its last token is run with the rests, so that its hidden
-    state predicts each first token.
-    """
+
+#: Runs continuations: hidden states [rows, tokens, d], and for each token of theirs, in order, the
+#: (row, column) that predicts it.
+_Forward = Callable[
+    ["LanguageModel", Sequence[Sequence[Encoded]], Steering, Sequence[_Key]],
+    tuple[torch.Tensor, list[tuple[int, int]]],
+]
+
+
+def _run_alone(
+    model: LanguageModel,
+    encoded: Sequence[Sequence[Encoded]],
+    steering: Steering,
+    keys: Sequence[_Key],
+) -> tuple[torch.Tensor, list[tuple[int, int]]]:
     rows = [encoded[i][j] for i, j in keys]
-    prompts = [i for i, _ in keys]
-    kept, cache = max(0, prefix - 1), None
-    if prefix:
-        groups = [(i, list(group)) for i, group in groupby(keys, lambda key: key[0])]
-        firsts = [encoded[i][j] for i, ((_, j), *_) in groups]
-        with steering.rows([i for i, _ in groups], [_end(e, 0, kept) for e in firsts]):
-            _, cache = _forward(model, [e.ids[:kept] for e in firsts], use_cache=True)
-        # In place, layer by layer: a sliding window's layer knows how many tokens it has let go.
-        cache.reorder_cache(
-            torch.tensor(
-                [place for place, (_, group) in enumerate(groups) for _ in group],
-                device=model.device,
-            )
-        )
-    with steering.rows(prompts, [_end(e, kept, len(e.ids) - 1) for e in rows]):
-        hidden, _ = _forward(model, [e.ids[kept:-1] for e in rows], past=cache, past_length=kept)
-    # Position p of a row predicts token p + 1; `kept` tokens of the row lie in the cache.
-    where = [(r, p - 1 - kept) for r, e in enumerate(rows) for p in range(e.start, len(e.ids))]
-    row, column = torch.tensor(where, device=hidden.device).T
-    return _continuations(model, rows, hidden[row, column], range(len(where)), spread)
+    with steering.rows([i for i, _ in keys], [e.start - 1 for e in rows]):
+        hidden = _forward(model, [e.ids[:-1] for e in rows])
+    # Position p of a row predicts token p + 1.
+    return hidden, [(r, p - 1) for r, e in enumerate(rows) for p in range(e.start, len(e.ids))]
 
 
-def _end(encoded: Encoded, first: int, stop: int) -> int:
-    """The column of the prompt's last token in a pass over tokens `first` to `stop`; else -1."""
-    last = encoded.start - 1
-    return last - first if first <= last < stop else -1
+def _run_joined(
+    model: LanguageModel,
+    encoded: Sequence[Sequence[Encoded]],
+    steering: Steering,
+    keys: Sequence[_Key],
+) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+    groups = [list(group) for _, group in groupby(keys, lambda key: key[0])]
+    trees = [Tree.of([encoded[i][j] for i, j in group]) for group in groups]
+    ends = [encoded[i][j].start - 1 for (i, j), *_ in groups]
+    with steering.rows([i for (i, _), *_ in groups], ends):
+        hidden = forward_trees(model, trees)
+    return hidden, [(r, n) for r, t in enumerate(trees) for path in t.predicting for n in path]
 
 
 def attends(model: LanguageModel) -> bool:
@@ -206,42 +226,25 @@ def attends(model: LanguageModel) -> bool:
     )
 
 
-def _shared_prefix(answers: Sequence[Encoded]) -> int:
-    """Tokens that all continuations start with, short of any answer's first token."""
-    limit = min(a.start for a in answers)
-    # What the first and the last in order have in common, all have.
-    low, high = min(a.ids[:limit] for a in answers), max(a.ids[:limit] for a in answers)
-    if low == high:
-        return limit
-    return next(p for p, (one, other) in enumerate(zip(low, high, strict=True)) if one != other)
-
-
-def _forward(
-    model: LanguageModel,
-    rows: Sequence[Sequence[int]],
-    *,
-    use_cache: bool = False,
-    past: Any = None,
-    past_length: int = 0,
-) -> tuple[torch.Tensor, Any]:
-    """The hidden states [rows, tokens, d] after the final norm, right-padded, and the cache."""
+def _forward(model: LanguageModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The hidden states [rows, tokens, d] after the final norm, right-padded."""
     width = max(len(r) for r in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     # The mask comes from lengths: where pad == eos, comparing ids would hide real tokens.
-    mask = torch.zeros(len(rows), past_length + width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : past_length + len(row)] = 1
-    positions = torch.arange(past_length, past_length + width).expand(len(rows), -1)
+        mask[index, : len(row)] = 1
+    positions = torch.arange(width).expand(len(rows), -1)
     model.forward_tokens += ids.numel()
-    output = model.hf.base_model(
+    hidden: torch.Tensor = model.hf.base_model(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         position_ids=positions.to(model.device),
-        past_key_values=past,
-        use_cache=use_cache or past is not None,
-    )
-    return output.last_hidden_state, getattr(output, "past_key_values", None)
+        past_key_values=None,
+        use_cache=False,
+    ).last_hidden_state
+    return hidden
 
 
 def head_logits(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -291,29 +294,31 @@ def _continuations(
 ) -> list[Continuation]:
     """The continuations of `rows` from hidden states [positions, d] that predict their tokens.
 
-    `places` tells for each answer token of `rows`, in order, which position predicts it; ascending.
+    `places` tells for each answer token of `rows`, in order, which position predicts it.
     """
     from unlearnbench.models.language_model import Continuation, Spread
 
     targets = [t for e in rows for t in e.ids[e.start :]]
-    target = torch.tensor(targets, device=states.device)
-    place = torch.tensor(places, device=states.device)
+    order = np.argsort(places, kind="stable")
+    ordered = np.asarray(places)[order]
+    target = torch.tensor(np.asarray(targets)[order], device=states.device)
+    place = torch.tensor(ordered, device=states.device)
     vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
     chunk = max(1, _LOGIT_FLOATS // vocabulary)
     logprobs, greedy, spreads = [], [], []
-    for start in range(0, len(targets), chunk):
-        own = slice(start, min(start + chunk, len(targets)))
-        low, high = places[own.start], places[own.stop - 1] + 1
-        logits = head_logits(model, states[low:high])  # [at most chunk, vocab]
+    for low in range(0, len(states), chunk):
+        logits = head_logits(model, states[low : low + chunk])  # [at most chunk, vocab]
+        own = slice(*np.searchsorted(ordered, [low, low + chunk]))
         wanted, at = target[own], place[own] - low
         value = logits[at, wanted] - logits.logsumexp(dim=1)[at]
         logprobs.append(value.cpu())
         greedy.append((logits.argmax(dim=1)[at] == wanted).cpu())
         if spread:
             spreads.append(_spread(logits, at, wanted))
-    all_logprobs = torch.cat(logprobs).numpy().astype(np.float32)
-    all_greedy = torch.cat(greedy).numpy()
-    told = [torch.cat(parts).numpy() for parts in zip(*spreads, strict=True)]
+    back = np.argsort(order)  # from the order of positions to that of the targets
+    all_logprobs = torch.cat(logprobs).numpy().astype(np.float32)[back]
+    all_greedy = torch.cat(greedy).numpy()[back]
+    told = [torch.cat(parts).numpy()[back] for parts in zip(*spreads, strict=True)]
     made, start = [], 0
     for e in rows:
         own = slice(start, start := start + len(e.ids) - e.start)

@@ -37,7 +37,7 @@ class ModelSpec(BaseModel):
     revision: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
-    batch_tokens: Annotated[int, Field(ge=1)] = 4096
+    batch_tokens: Annotated[int | None, Field(ge=1)] = None
     #: The name in results, where the model is a folder whose own name says little (`full`).
     label: str | None = None
 
