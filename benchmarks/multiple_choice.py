@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from unlearnbench import LanguageModel, RawFormat
+from unlearnbench_tasks.wmdp_data import Item
 
 LETTERS = (" A", " B", " C", " D")
 #: Padded tokens of a batch of the limit.
@@ -47,7 +48,7 @@ def main(sizes: tuple[int, ...], items: int, runs: int) -> None:
     torch.set_grad_enabled(False)
     for size in sizes:
         words = made_up_words(size)
-        prompts = [question(words, random.Random(number)) for number in range(items)]
+        prompts = [item(words, random.Random(number)).prompt for number in range(items)]
         click.echo(measure(random_llama(tokenizer(size, words, prompts)), prompts, runs))
 
 
@@ -150,7 +151,7 @@ def made_up_words(vocabulary: int) -> list[str]:
     return list(words)
 
 
-def question(words: Sequence[str], draw: random.Random) -> str:
+def item(words: Sequence[str], draw: random.Random, topic: str = "biology") -> Item:
     """WMDP's shape: a question of 20 to 60 words, four options of 3 to 15 each."""
 
     def text(least: int, most: int) -> str:
@@ -158,14 +159,11 @@ def question(words: Sequence[str], draw: random.Random) -> str:
         places = [int(len(words) ** draw.random()) for _ in range(draw.randint(least, most))]
         return " ".join(words[place] for place in places)
 
-    options = "\n".join(f"{letter.strip()}. {text(3, 15)}" for letter in LETTERS)
-    return (
-        "The following are multiple choice questions (with answers) about biology.\n\n"
-        f"{text(20, 60)}?\n{options}\nAnswer:"
-    )
+    choices = tuple(text(3, 15) for _ in LETTERS)
+    return Item(topic, f"{text(20, 60)}?", choices, draw.randrange(len(LETTERS)))
 
 
-def tokenizer(vocabulary: int, words: Sequence[str], prompts: Sequence[str]) -> Any:
+def tokenizer(vocabulary: int, words: Sequence[str], prompts: list[str]) -> Any:
     """A byte-level BPE trained on the words and the form of the items."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
