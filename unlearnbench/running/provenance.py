@@ -42,11 +42,27 @@ def _accelerator(device: torch.device | None) -> str | None:
 
 @lru_cache(maxsize=1)
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package runs from; None outside one."""
-    here = Path(__file__).parent
+    return checkout_commit(Path(__file__).parents[2])
+
+
+def checkout_commit(root: Path) -> str | None:
+    """The commit of the checkout whose top is `root`; None if it is the top of none.
+
+    With `-modified` behind it where a Python file is not the commit's.
+    """
+    answer = _git(root, "rev-parse", "HEAD", "--show-toplevel")
+    if answer is None:
+        return None
+    commit, top = answer.split("\n")[:2]
+    if Path(top) != root.resolve():
+        return None
+    return commit + ("-modified" if _git(root, "status", "--porcelain", "--", "*.py") else "")
+
+
+def _git(root: Path, *command: str) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD", "--show-toplevel"],
+            ["git", "-C", str(root), *command],
             capture_output=True,
             text=True,
             timeout=5,
@@ -54,10 +70,7 @@ def _git_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if answer.returncode:
-        return None
-    commit, top = answer.stdout.split("\n")[:2]
-    return commit if (Path(top) / "unlearnbench") == here.parent else None
+    return None if answer.returncode else answer.stdout
 
 
 class PeakMemory:
