@@ -352,6 +352,17 @@ def test_a_header_of_another_form_is_one_sentence(folder, header):
     fault(folder)
 
 
+def test_a_weight_of_integers_is_damage_unless_the_model_is_quantized(folder, saved):
+    """One byte of the header is another, and the floats would be read as whole numbers."""
+    weights = (saved / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights.replace(b'"F32"', b'"U32"', 1))
+    assert "is of integers (U32), and config.json tells of no quantization" in fault(folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(settings))
+    check_folder(folder, "float32", allow_pickle=False)
+
+
 def test_a_huge_header_length_is_no_reason_to_read_on(folder):
     (folder / "model.safetensors").write_bytes(b"\xff" * 8 + b"{}")
     assert "truncated or no safetensors file (10 bytes)" in fault(folder)

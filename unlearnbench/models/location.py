@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -65,7 +66,8 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
     if not config.is_file():
         raise ModelError(f'folder "{folder}" holds no model: there is no config.json in it.')
     try:
-        named = isinstance(json.loads(config.read_bytes())["model_type"], str)
+        settings = json.loads(config.read_bytes())
+        named = isinstance(settings["model_type"], str)
     except (OSError, *MALFORMED):
         named = False
     if not named:
@@ -78,7 +80,7 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
             f'folder "{folder}" has no .safetensors weights (pickled .bin weights can run code and '
             "are read only with --allow-pickle)."
         )
-    elements = sum(_elements(file) for file in files)
+    elements = sum(_elements(file, "quantization_config" in settings) for file in files)
     needed = elements * (4 if dtype == "float32" else 2)
     available = psutil.virtual_memory().available
     if needed > available:
@@ -106,8 +108,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / shard for shard in shards]
 
 
-def _elements(file: Path) -> int:
-    """Number of weights by a safetensors header; checks that the file is as long as it says."""
+def _elements(file: Path, quantized: bool) -> int:
+    """Number of weights by a safetensors header; checks that the file is what it says."""
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -115,9 +117,11 @@ def _elements(file: Path) -> int:
             if size < 8 or length > min(size - 8, 100 * 2**20):
                 raise ModelError(f'"{file}" is truncated or no safetensors file ({size} bytes).')
             header = json.loads(stream.read(length))
-        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-        total = int(sum(math.prod(entry["shape"]) for entry in tensors))
-        promised = 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0)
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        total = int(sum(math.prod(entry["shape"]) for entry in tensors.values()))
+        ends = [entry["data_offsets"][1] for entry in tensors.values()]
+        promised = 8 + length + max(ends, default=0)
+        whole = [name for name, entry in tensors.items() if _is_weight_of_integers(name, entry)]
         matches = promised == size
     except OSError as error:
         raise ModelError(f'"{file}" cannot be read ({error.strerror}).') from error
@@ -127,4 +131,15 @@ def _elements(file: Path) -> int:
         raise ModelError(
             f'"{file}" is truncated: {size} bytes, and its header promises {promised}.'
         )
+    if whole and not quantized:
+        raise ModelError(
+            f'"{file}" is damaged: weight "{whole[0]}" is of integers '
+            f"({tensors[whole[0]]['dtype']}), and config.json tells of no quantization."
+        )
     return total
+
+
+def _is_weight_of_integers(name: str, entry: dict[str, Any]) -> bool:
+    """Bytes do not count: masks are stored as such, under names that end in `bias` too."""
+    integers = ("I16", "U16", "I32", "U32", "I64", "U64")
+    return name.endswith((".weight", ".bias")) and entry["dtype"] in integers
