@@ -7,20 +7,25 @@ import importlib.metadata
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests import tiny
-from unlearnbench import ForgetRequest, LanguageModel, Record, UserError
+from unlearnbench import ForgetRequest, LanguageModel, Record, UserError, load_model
 from unlearnbench.results import dump_records
+from unlearnbench_methods.ike import Ike
 from unlearnbench_methods.keyword_filter import KeywordFilter
+from unlearnbench_methods.wise import Wise
 from unlearnbench_tasks import lm_eval_utility
 from unlearnbench_tasks.lm_eval_model import HarnessAnswers, harness_model
 from unlearnbench_tasks.lm_eval_utility import LmEval
+from unlearnbench_tasks.nano import NanoTofu
 
 needs_the_harness = pytest.mark.skipif(
     find_spec("lm_eval") is None,
@@ -300,6 +305,32 @@ def test_a_guardrail_is_evaluated_as_it_answers(folder: Path) -> None:
             assert len({round(s, 6) for s in scores[1]}) == 1
         else:
             assert np.allclose(*scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [Ike.configured(), Wise.configured(contexts=2)])
+def test_an_editor_that_wraps_the_model_is_evaluated_as_it_answers(method: Any) -> None:
+    """IKE's rewritten prompts and WISE's routing, in the harness's own contexts."""
+    everything = NanoTofu.configured(split="forget05").request(seed=0)
+    asked = replace(everything, forget=everything.forget[:1])
+    edited, kept = asked.forget[0], everything.retain[200]
+    contexts = [f"Question: {e.prompt}\nAnswer:" for e in (edited, kept)]
+    requests = [
+        SimpleNamespace(args=(context, f" {e.answer}"))
+        for context, e in zip(contexts, (edited, kept), strict=True)
+    ]
+    bare = HarnessAnswers(load_model("nano", device="cpu"))
+    wrapped = HarnessAnswers(method.unlearn(load_model("nano", device="cpu"), asked))
+    (before, known), (before_kept, _) = bare.loglikelihood(requests)
+    (after, still_known), (after_kept, _) = wrapped.loglikelihood(requests)
+    assert known
+    assert not still_known
+    assert after < before - 1.0  # nats
+    assert after_kept == pytest.approx(before_kept, abs=1e-5)
+    ask = [SimpleNamespace(args=(c, {"until": ["\n"], "max_gen_toks": 40})) for c in contexts]
+    said, said_after = bare.generate_until(ask), wrapped.generate_until(ask)
+    assert said[0].strip() == edited.answer
+    assert said_after[0] != said[0]
+    assert said_after[1] == said[1]
 
 
 # --- options and names ----------------------------------------------------------------------------
