@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -281,6 +282,16 @@ def test_a_task_that_is_not_installed_is_a_fault_with_the_nearest(result_path: P
 def test_another_version_of_the_task_is_a_fault_with_both(result_path: Path):
     change(result_path, lambda d: d["task"].update(version="7"))
     assert verify(result_path) == ["task.version: 7, and version 1 is installed"]
+
+
+def test_results_that_share_references_are_judged_each_by_itself(result_path: Path, tmp_path: Path):
+    """What the one is found to hold says nothing of what the other states."""
+    copy = tmp_path / "copy" / result_path.parent.name / result_path.name
+    shutil.copytree(result_path.parents[1], copy.parents[1])
+    assert verify(result_path) == []
+    change(copy, lambda d: metric(d, "model_utility", "all", "reference.before").update(value=0.5))
+    assert any("reference.before[model_utility, all].value: 0.5" in f for f in verify(copy))
+    assert verify(result_path) == []
 
 
 def test_a_file_that_was_renamed_is_found(result_path: Path):

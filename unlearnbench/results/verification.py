@@ -6,7 +6,9 @@ The task's `aggregate` is code of an installed plugin; nothing that a submitter 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from unlearnbench.errors import ResultError, UserError
@@ -38,7 +40,7 @@ def verify(path: Path) -> list[str]:
         if not torn:
             faults += _recompute(result, records)
     if result.journal is not None and "journal.file" in records:
-        faults += _journal_faults(result.journal, records["journal.file"])
+        faults += _journal_faults(result.journal, records["journal.file"].records)
     return [plain_line(fault) for fault in faults]
 
 
@@ -55,22 +57,50 @@ def _unsupported(result: Result) -> list[str]:
     ]
 
 
-def _load_all(result: Result, path: Path) -> tuple[dict[str, list[Record]], list[str]]:
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The records of a file. Files of the same bytes are the same table, while it is remembered:
+    results that are compared share those of the model before unlearning and of the oracle.
+    """
+
+    records: tuple[Record, ...]
+
+
+@lru_cache(maxsize=16)
+def _parsed(packed: bytes, name: str) -> _Table:
+    return _Table(tuple(parse_records(packed, name)))
+
+
+@lru_cache(maxsize=16)
+def _of_reference(
+    aggregate: Callable[..., list[Metric]],
+    table: _Table,
+    before: _Table | None,
+    retained: _Table | None,
+) -> list[Metric]:
+    return aggregate(table.records, _records(before), _records(retained))
+
+
+def _records(table: _Table | None) -> Sequence[Record] | None:
+    return None if table is None else table.records
+
+
+def _load_all(result: Result, path: Path) -> tuple[dict[str, _Table], list[str]]:
     """The records by the field that names their file, and what is wrong with those files."""
-    loaded: dict[str, list[Record]] = {}
+    loaded: dict[str, _Table] = {}
     faults = []
     for field, file, digest in records_of(result, path):
         try:
             packed = read_packed(file)
             if sha256_of(packed) != digest:
                 raise ResultError(f"{file.name} has another sha256 than the result says.")
-            loaded[field] = parse_records(packed, file.name)
+            loaded[field] = _parsed(packed, file.name)
         except ResultError as error:
             faults.append(f"{field}: {error}")
     return loaded, faults
 
 
-def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
+def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     from unlearnbench.running.plan import load_task, load_utility
     from unlearnbench.utility import aggregate_all, split_of
 
@@ -105,7 +135,17 @@ def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
         if source is None:
             continue
         try:
-            made = aggregate_all(task_class, utilities, result.utilities, source, before, retained)
+            if where == "metrics" or result.utilities:
+                made = aggregate_all(
+                    task_class,
+                    utilities,
+                    result.utilities,
+                    source.records,
+                    _records(before),
+                    _records(retained),
+                )
+            else:
+                made = _of_reference(task_class.aggregate, source, before, retained)
         except Exception as error:  # whatever a task's code makes of records that do not suit it
             faults.append(
                 f"records.{field}: {where} cannot be computed from it "
@@ -115,7 +155,7 @@ def _recompute(result: Result, loaded: dict[str, list[Record]]) -> list[str]:
         faults += _compare(where, stated, made, with_replicates=where == "metrics")
     counts = dict(result.task.data.n_eval)
     counts |= {split_of(b.name, t.name): t.n for b in result.utilities for t in b.tasks}
-    found_in = Counter(r.split for r in records)
+    found_in = Counter(r.split for r in records.records)
     for split in dict.fromkeys([*counts, *found_in]):
         found, expected = found_in[split], counts.get(split, 0)
         if found != expected:
