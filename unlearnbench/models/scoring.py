@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,8 @@ def score(
         UserError: an answer that nothing precedes.
     """
     results: dict[_Key, Continuation] = {}
-    alone: list[list[_Key]] = []  # a row each
-    joined: list[list[_Key]] = []  # several continuations of a prompt in one row
+    alone: list[_Row] = []
+    joined: list[_Row] = []
     choices: list[int] = []
     for i, answers in enumerate(encoded):
         if any(a.start == 0 for a in answers):
@@ -68,10 +69,11 @@ def score(
             choices.append(i)
             continue
         keys = [(i, j) for j in range(len(answers))]
-        if len(answers) > 1 and takes_trees(model, answers, steering):
-            joined += _fitting_rows(keys, encoded, model.budget.tokens)
+        tree = Tree.of(answers)
+        if len(answers) > 1 and takes_trees(model, answers, tree, steering):
+            joined += _fitting_rows(keys, tree, encoded, model.budget.tokens)
         else:
-            alone += [[key] for key in keys]
+            alone += [_Row([key], len(e.ids) - 1) for key, e in zip(keys, answers, strict=True)]
     total = sum(len(a) for a in encoded)
 
     if choices:
@@ -81,8 +83,8 @@ def score(
             )
         )
     for rows, forward in ((alone, _run_alone), (joined, _run_joined)):
-        for batch in _batches(model, [_nodes(row, encoded) for row in rows]):
-            keys = [key for b in batch for key in rows[b]]
+        for batch in _batches(model, [row.tokens for row in rows]):
+            keys = [key for b in batch for key in rows[b].keys]
             step = partial(_score_keys, model, encoded, steering, spread, forward)
             results.update(zip(keys, model.budget.run(keys, step), strict=True))
             progress(len(results), total, "scoring")
@@ -141,23 +143,27 @@ def _score_choices(
     return dict(zip(keys, made, strict=True))
 
 
-def _nodes(row: Sequence[_Key], encoded: Sequence[Sequence[Encoded]]) -> int:
-    """How many tokens the continuations of one prompt take as one row."""
-    if len(row) == 1:
-        ((i, j),) = row
-        return len(encoded[i][j].ids) - 1
-    return len(Tree.of([encoded[i][j] for i, j in row]).ids)
+@dataclass(frozen=True)
+class _Row:
+    """Continuations of one prompt that are run as one row, and the tokens that it has."""
+
+    keys: list[_Key]
+    tokens: int
 
 
 def _fitting_rows(
-    row: list[_Key], encoded: Sequence[Sequence[Encoded]], tokens: int
-) -> list[list[_Key]]:
-    """The row, in halves until each has at most `tokens`, or one continuation."""
-    if len(row) == 1 or _nodes(row, encoded) <= tokens:
-        return [row]
-    middle = len(row) // 2
-    halves = row[:middle], row[middle:]
-    return [part for half in halves for part in _fitting_rows(half, encoded, tokens)]
+    keys: list[_Key], tree: Tree, encoded: Sequence[Sequence[Encoded]], tokens: int
+) -> list[_Row]:
+    """The tree of the continuations as one row, in halves until each has at most `tokens`."""
+    if len(keys) == 1 or len(tree.ids) <= tokens:
+        return [_Row(keys, len(tree.ids))]
+    middle = len(keys) // 2
+    halves = keys[:middle], keys[middle:]
+    return [
+        row
+        for half in halves
+        for row in _fitting_rows(half, Tree.of([encoded[i][j] for i, j in half]), encoded, tokens)
+    ]
 
 
 @torch.inference_mode()

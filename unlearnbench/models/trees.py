@@ -81,13 +81,14 @@ class Tree:
         return min(forks, default=len(self.ids) - 1) + 1
 
 
-def takes_trees(model: LanguageModel, answers: Sequence[Encoded], steering: Steering) -> bool:
+def takes_trees(
+    model: LanguageModel, answers: Sequence[Encoded], tree: Tree, steering: Steering
+) -> bool:
     """Whether the network reads every path of the answers' tree as it would read it alone.
 
     Not where a window is shorter than the row: it is counted in columns. Nor where a wrapped model
     steers by the prompt's last token and the branches begin before it.
     """
-    tree = Tree.of(answers)
     config = model.hf.config
     windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
     return (
@@ -104,9 +105,8 @@ def forward_trees(model: LanguageModel, trees: Sequence[Tree]) -> torch.Tensor:
     ids = torch.zeros(len(trees), width, dtype=torch.long)
     depths = torch.zeros(len(trees), width, dtype=torch.long)
     sees = np.zeros((len(trees), width, width), dtype=bool)
-    sees[:, range(width), range(width)] = (
-        True  # padding too: nothing to attend to would be no number
-    )
+    # Padding too: a token that attends to nothing has no number.
+    sees[:, range(width), range(width)] = True
     for row, tree in enumerate(trees):
         depth: list[int] = []
         for node, parent in enumerate(tree.parents):
@@ -117,8 +117,8 @@ def forward_trees(model: LanguageModel, trees: Sequence[Tree]) -> torch.Tensor:
         depths[row, : len(depth)] = torch.tensor(depth)
     mask = torch.from_numpy(sees)[:, None].to(model.device)  # [trees, 1, nodes, nodes]
     if model.hf.config._attn_implementation == "eager":  # it adds the mask to the scores
-        hidden = torch.zeros(mask.shape, dtype=model.dtype, device=model.device)
-        mask = hidden.masked_fill(~mask, torch.finfo(model.dtype).min)
+        open_ = torch.zeros(mask.shape, dtype=model.dtype, device=model.device)
+        mask = open_.masked_fill(~mask, torch.finfo(model.dtype).min)
     model.forward_tokens += ids.numel()
     output: torch.Tensor = model.hf.base_model(
         input_ids=ids.to(model.device),
