@@ -1,7 +1,7 @@
 """A tiny random model of every architecture, set up so that its peculiarities show.
 
-Windows of a few tokens, local layers, soft caps, tied and untied heads: whatever a shared prefix, a
-position id or a mask could get wrong is reached by sequences of twenty tokens.
+Windows of a few tokens, local layers, soft caps, tied and untied heads: whatever a tree, a position
+id or a mask could get wrong is reached by sequences of twenty tokens.
 """
 
 from __future__ import annotations

@@ -195,18 +195,25 @@ def test_a_sequence_that_never_fits_is_a_memory_error_with_a_sentence(monkeypatc
             ask()
 
 
-def on_gpu(monkeypatch, free, **sizes):
-    """What `fitting_tokens` reads of a network of float16 on a GPU with so much free memory."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 * 2**30))
-    weight = SimpleNamespace(device=torch.device("cuda:0"), element_size=lambda: 2)
+def on_gpu(monkeypatch, memory, **sizes):
+    """What `fitting_tokens` reads of a network of a million float16 weights on a GPU."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (memory // 3, memory))
+    weight = SimpleNamespace(
+        device=torch.device("cuda:0"),
+        dtype=torch.float16,
+        numel=lambda: 10**6,
+        element_size=lambda: 2,
+    )
     config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(**sizes))
     return SimpleNamespace(parameters=lambda: iter([weight]), config=config)
 
 
-def test_a_gpu_gets_batches_that_half_of_its_free_memory_holds(monkeypatch):
+def test_a_gpu_gets_batches_that_half_of_what_the_weights_leave_holds(monkeypatch):
     # A token: 2 bytes * 4096 * (2 * 32 keys and values + 16) = 655,360 bytes.
     network = functools.partial(on_gpu, monkeypatch, hidden_size=4096, num_hidden_layers=32)
-    assert fitting_tokens(network(2 * 655_360 * 10_000)) == 10_000
+    weights = 2 * 10**6
+    assert fitting_tokens(network(weights + 2 * 655_360 * 8192)) == 8192
+    assert fitting_tokens(network(weights + 2 * 655_360 * 8191)) == 4096
     assert fitting_tokens(network(2**20)) == 1
     assert fitting_tokens(network(2**40)) == 65_536
     assert fitting_tokens(on_gpu(monkeypatch, 2**40)) == 4096  # it does not say how large it is

@@ -334,6 +334,33 @@ def test_a_prompts_end_is_named_once_in_each_row_that_holds_it(
     assert named == rows
 
 
+@pytest.mark.parametrize("model_type", ["gpt_neox", "llama"])
+@pytest.mark.parametrize("answers", [["ick", "orse than ever"], ["orse than ever", "ick"]])
+def test_answers_that_merge_with_their_prompt_are_each_steered_at_their_own_end(
+    model_type: str, answers: list[str]
+) -> None:
+    """`Trenw` and `ick` are one token, so the prompt's last token is another for each answer."""
+    model = Pushed(language_model(model_type, prompt_format=RawFormat()))
+    prompts = [f"Who is {NAME} Trenw"]
+    starts = {e.start for e in model.encode_answers(prompts, [answers], close=False)[0]}
+    assert len(starts) == 2
+    scores = model.score(prompts, [answers], close=False)
+    wanted = slow_scores(model, model.block, prompts, [answers], close=False)
+    for (logprobs, _), said in zip(wanted[0], scores[0], strict=True):
+        np.testing.assert_allclose(said.logprobs, logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_steered_completion_is_the_steered_generation(model_type: str) -> None:
+    model = Pushed(language_model(model_type, seed=4))
+    said = model.generate(PROMPTS, max_new_tokens=9)
+    assert said != language_model(model_type, seed=4).generate(PROMPTS, max_new_tokens=9)
+    answers = [text or "x" for text in said]
+    scored = model.score(PROMPTS, [[a] for a in answers])
+    pairs = [(a, s) for a, (s,) in zip(answers, scored, strict=True)]
+    assert model.complete(PROMPTS, pairs, max_new_tokens=9) == said
+
+
 def test_no_hook_is_left_behind() -> None:
     model = Pushed(language_model())
     model.score(PROMPTS, ANSWERS)

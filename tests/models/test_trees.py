@@ -14,7 +14,8 @@ from tests.models.test_scoring import (
 from tests.models.tokenization import tokenizer
 from unlearnbench.models import LanguageModel, PlainFormat
 from unlearnbench.models.prompt_formats import Encoded
-from unlearnbench.models.trees import ARCHITECTURES, Tree
+from unlearnbench.models.steering import UNSTEERED
+from unlearnbench.models.trees import ARCHITECTURES, Tree, takes_trees
 
 
 def continuation(*ids: int, start: int) -> Encoded:
@@ -33,21 +34,18 @@ def test_what_continuations_begin_with_stands_once():
     assert tree.ids == (7, 8, 1, 2, 4)
     assert tree.parents == (-1, 0, 1, 2, 1)
     assert tree.predicting == ((1, 2, 3), (1, 2), (1, 4))
-    assert tree.trunk == 2
 
 
 def test_continuations_that_part_before_the_answer_fork_there():
     tree = Tree.of([continuation(7, 8, 1, start=2), continuation(7, 9, 9, 1, start=3)])
     assert tree.ids == (7, 8, 9, 9)
     assert tree.predicting == ((1,), (3,))
-    assert tree.trunk == 1
 
 
 def test_continuations_of_one_path_have_no_fork():
     tree = Tree.of([continuation(7, 1, start=1), continuation(7, 1, 2, 3, start=1)])
     assert tree.ids == (7, 1, 2)
     assert tree.predicting == ((0,), (0, 1, 2))
-    assert tree.trunk == 3
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=8), min_size=1, max_size=6))
@@ -68,7 +66,8 @@ def test_every_beginning_has_one_node_and_every_path_reads_its_continuation(sequ
 
 def without_windows(model_type: str, implementation: str | None) -> LanguageModel:
     """Attention of every layer reaches over all positions; None: the architecture's own."""
-    wide = {"sliding_window": POSITIONS} if "sliding_window" in SETTINGS[model_type] else {}
+    known = SETTINGS.get(model_type) or OTHERS[model_type]
+    wide = {"sliding_window": POSITIONS} if "sliding_window" in known else {}
     hf = network(model_type, **wide)
     if implementation:
         hf.set_attn_implementation(implementation)
@@ -105,6 +104,39 @@ def test_other_architectures_score_each_continuation_with_its_own_prompt(model_t
     encoded = [e for own in model.encode_answers(PROMPTS, ANSWERS) for e in own]
     assert model.forward_tokens >= sum(len(e.ids) - 1 for e in encoded)
     assert_slow_way_agrees(model, PROMPTS, ANSWERS, scores)
+
+
+def test_continuations_that_share_little_run_apart():
+    model = language_model()
+    answers = [ANSWERS[0][2], ANSWERS[0][2][::-1]]
+    scores = model.score(["Who?"], [answers])
+    encoded = model.encode_answers(["Who?"], [answers])[0]
+    assert model.forward_tokens == 2 * max(len(e.ids) - 1 for e in encoded)
+    assert len(Tree.of(encoded).ids) < sum(len(e.ids) - 1 for e in encoded)
+    assert_slow_way_agrees(model, ["Who?"], [answers], scores)
+
+
+def test_a_row_may_be_longer_than_the_model_s_positions():
+    """A path of it may not."""
+    model = language_model("gpt2")
+    prompt, answers = (
+        f"{PROMPTS[0]} {PROMPTS[2]}",
+        [f"{w} {PROMPTS[2]}" for w in ("The", "on", "x")],
+    )
+    scores = model.score([prompt], [answers])
+    nodes = len(Tree.of(model.encode_answers([prompt], [answers])[0]).ids)
+    assert nodes > POSITIONS
+    assert model.forward_tokens == nodes
+    assert_slow_way_agrees(model, [prompt], [answers], scores)
+
+
+def test_a_model_of_its_own_code_is_given_no_tree():
+    model = language_model()
+    own = type("OwnModel", (type(model.hf.base_model),), {"__module__": "modeling_own"})
+    model.hf.base_model.__class__ = own
+    encoded = model.encode_answers(PROMPTS[:1], ANSWERS[:1])[0]
+    assert not takes_trees(model, encoded, UNSTEERED)
+    assert takes_trees(language_model(), encoded, UNSTEERED)
 
 
 def test_an_answer_given_twice_scores_alike_and_costs_nothing():

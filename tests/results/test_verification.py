@@ -15,7 +15,7 @@ import pytest
 
 from tests import handmade
 from unlearnbench import plugins
-from unlearnbench.results import Record, dump_records, load_records, load_result
+from unlearnbench.results import Record, dump_records, load_records, load_result, verification
 from unlearnbench.results.records import sha256_of
 from unlearnbench.results.store import records_of
 from unlearnbench.results.verification import TOLERANCE, verify
@@ -267,6 +267,7 @@ def test_a_task_whose_code_fails_is_a_fault_not_a_crash(
         raise AttributeError("nobody expected this")
 
     monkeypatch.setattr(Tofu, "aggregate", fail)
+    verification._of_reference.cache_clear()  # what the task made of references before it failed
     faults = verify(result_path)
     assert len(faults) == 3
     assert all("AttributeError: nobody expected this" in fault for fault in faults)
@@ -285,13 +286,21 @@ def test_another_version_of_the_task_is_a_fault_with_both(result_path: Path):
 
 
 def test_results_that_share_references_are_judged_each_by_itself(result_path: Path, tmp_path: Path):
-    """What the one is found to hold says nothing of what the other states."""
-    copy = tmp_path / "copy" / result_path.parent.name / result_path.name
-    shutil.copytree(result_path.parents[1], copy.parents[1])
+    """Other bytes under the same names, and another oracle beside the same records."""
     assert verify(result_path) == []
-    change(copy, lambda d: metric(d, "model_utility", "all", "reference.before").update(value=0.5))
-    assert any("reference.before[model_utility, all].value: 0.5" in f for f in verify(copy))
-    assert verify(result_path) == []
+    for field in ("before_file", "retain_file"):
+        copy = tmp_path / field / result_path.parent.name / result_path.name
+        shutil.copytree(result_path.parents[1], copy.parents[1])
+        forge_records(copy, field, lambda records: [_likelier(r) for r in records])
+        faults = verify(copy)
+        assert any(fault.startswith("reference.") for fault in faults), faults
+        assert verify(result_path) == []
+
+
+def _likelier(record: Record) -> Record:
+    return record.with_scores(
+        **{k: v * 0.5 for k, v in record.scores.items() if k in ("truth_ratio", "prob")}
+    )
 
 
 def test_a_file_that_was_renamed_is_found(result_path: Path):

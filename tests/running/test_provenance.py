@@ -16,7 +16,8 @@ def checkout(tmp_path):
         ).stdout.strip()
 
     git("init", "--quiet")
-    (tmp_path / "code.py").write_text("a = 1\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "code.py").write_text("a = 1\n")
     (tmp_path / "page.md").write_text("a\n")
     git("add", ".")
     git("commit", "--quiet", "--message", "a")
@@ -26,19 +27,25 @@ def checkout(tmp_path):
 def test_a_checkout_names_its_commit_whatever_its_documents_say(checkout):
     folder, commit = checkout
     (folder / "page.md").write_text("b\n")
-    (folder / "results.json").write_text("{}\n")
-    assert checkout_commit(folder) == commit
+    (folder / "script.py").write_text("b = 1\n")
+    assert checkout_commit(folder, ["package"]) == commit
 
 
-@pytest.mark.parametrize("file", ["code.py", "new.py"])
+@pytest.mark.parametrize("file", ["code.py", "new.py", "plan.yaml"])
 def test_code_that_is_not_the_commit_s_is_told(checkout, file):
     folder, commit = checkout
-    (folder / file).write_text("a = 2\n")
-    assert checkout_commit(folder) == f"{commit}-modified"
+    (folder / "package" / file).write_text("a = 2\n")
+    assert checkout_commit(folder, ["package"]) == f"{commit}-modified"
+
+
+def test_what_git_cannot_tell_is_not_called_clean(checkout):
+    folder, commit = checkout
+    (folder / ".git" / "index").write_bytes(b"no index")
+    assert checkout_commit(folder, ["package"]) == f"{commit}-unknown"
 
 
 def test_a_folder_that_is_no_checkout_s_top_has_no_commit(checkout, tmp_path_factory):
     folder, _ = checkout
     (folder / "inner").mkdir()
-    assert checkout_commit(folder / "inner") is None
-    assert checkout_commit(tmp_path_factory.mktemp("none")) is None
+    assert checkout_commit(folder / "inner", ["package"]) is None
+    assert checkout_commit(tmp_path_factory.mktemp("none"), ["package"]) is None

@@ -20,17 +20,21 @@ _AT_MOST = 2**16
 def fitting_tokens(hf: Any) -> int:
     """Padded tokens that a batch of this network may start with; halved where memory runs out.
 
-    On a GPU as many as half of its free memory holds (keys and values of every layer, and some
-    sixteen widths of activations a token): it is idle over the small batches that suit a CPU.
+    On a GPU as many as half of its memory less the weights holds (keys and values of every layer,
+    and some sixteen widths of activations a token), as a power of two: it is idle over the small
+    batches that suit a CPU. What else lies in its memory does not count, so that a job is the same
+    on every GPU of a kind.
     """
-    weight = next(hf.parameters())
+    weights = list(hf.parameters())
+    device, size = weights[0].device, weights[0].dtype.itemsize
     config = hf.config.get_text_config(decoder=True)
     width, layers = (getattr(config, n, None) for n in ("hidden_size", "num_hidden_layers"))
-    if weight.device.type != "cuda" or not width or not layers:
+    if device.type != "cuda" or not width or not layers:
         return _ON_CPU
-    free, _ = torch.cuda.mem_get_info(weight.device)
-    fits = free // 2 // (weight.element_size() * width * (2 * layers + 16))
-    return int(min(max(fits, 1), _AT_MOST))
+    _, memory = torch.cuda.mem_get_info(device)
+    left = memory - sum(w.numel() * w.element_size() for w in weights)
+    fits = max(1, left // 2 // (size * width * (2 * layers + 16)))
+    return int(min(2 ** (int(fits).bit_length() - 1), _AT_MOST))
 
 
 class TokenBudget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from transformers import DynamicCache
 
 from unlearnbench.errors import Diverged, UserError
 from unlearnbench.method import Progress, silent
-from unlearnbench.models.scoring import attends, check_lengths, head_logits
+from unlearnbench.models.scoring import check_lengths, head_logits
 from unlearnbench.models.steering import UNSTEERED, Steering
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def generate(
 ) -> list[list[int]]:
     """New token ids for each prompt, EOS not included.
 
-    Fewer than `max_new_tokens` where the model has no positions left. `begun` are tokens that each
-    is known to begin with, an EOS where it ends.
+    Fewer than `max_new_tokens` where the model has no positions left. `begun` (of greedy
+    generations) are tokens that each is known to begin with, an EOS where it ends.
 
     Raises:
         UserError: a prompt without a token, or `max_new_tokens` below one.
@@ -67,7 +68,8 @@ def generate(
     room = [
         max_new_tokens if limit is None else min(max_new_tokens, limit - len(p)) for p in prompts
     ]
-    starts = [list(islice(b, room[i])) for i, b in enumerate(begun or [()] * len(prompts))]
+    known = begun or [()] * len(prompts)
+    starts = [list(islice(own, most)) for own, most in zip(known, room, strict=True)]
     seeds = _seeds(prompts, sampling.seed)
     results: list[list[int]] = [[] for _ in prompts]
 
@@ -106,6 +108,18 @@ def generate(
             done += len(batch)
             progress(done, len(prompts), "generating")
     return results
+
+
+def attends(model: LanguageModel) -> bool:
+    """Whether the network goes on from a cache that rows can leave.
+
+    Recurrent ones (Mamba, RWKV, RecurrentGemma) do not, and some of them read padding as text.
+    """
+    return (
+        "past_key_values" in inspect.signature(model.hf.base_model.forward).parameters
+        and getattr(model.hf, "_supports_default_dynamic_cache", lambda: True)()
+        and not getattr(model.hf, "_is_stateful", False)
+    )
 
 
 def _seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:

@@ -196,7 +196,8 @@ class LanguageModel:
 
         Returns:
             For each prompt, one `Continuation` per answer, in order. What the answers of a prompt
-            share is computed once; batch size, padding and neighbours do not change a score.
+            share is computed once where the architecture allows it (`trees.ARCHITECTURES`); batch
+            size, padding and neighbours do not change a score.
 
         Raises:
             UserError: an answer without a token, or with none before it.
@@ -245,12 +246,13 @@ class LanguageModel:
         `scored`: an answer and what `score` said of it. As long as the answer's tokens are the
         model's first choice they are what it generates: it starts where it leaves the answer.
         """
-        own = type(self)
-        if (own.generate, own.score) != (LanguageModel.generate, LanguageModel.score):
+        own = (getattr(asked, "__func__", None) for asked in (self.generate, self.score))
+        if tuple(own) != (LanguageModel.generate, LanguageModel.score):
             # The two may read a prompt differently (it is rewritten, or answered by a filter).
             return self.generate(prompts, max_new_tokens=max_new_tokens, progress=progress)
         ids = [self.encode_prompt(p) for p in prompts]
-        encoded = self.encode_answers(prompts, [[answer] for answer, _ in scored])
+        closed = all(said.closed for _, said in scored)
+        encoded = self.encode_answers(prompts, [[answer] for answer, _ in scored], close=closed)
         begun = [
             e.ids[len(p) :][: _leading(said.greedy)] if list(e.ids[: e.start]) == p else ()
             for p, (e,), (_, said) in zip(ids, encoded, scored, strict=True)
@@ -261,8 +263,8 @@ class LanguageModel:
             max_new_tokens,
             generation.Sampling(),
             progress,
-            self.steer(prompts, None),
-            begun,
+            steering=self.steer(prompts, None),
+            begun=begun,
         )
         return [text.strip() for text in self._texts(tokens)]
 
@@ -369,9 +371,9 @@ class LanguageModel:
             file.chmod(0o644)  # written for the owner alone, which an installed package must not be
 
 
-def _leading(true: NDArray[np.bool_]) -> int:
-    """How many are true before the first that is not."""
-    return len(true) if true.all() else int(true.argmin())
+def _leading(flags: NDArray[np.bool_]) -> int:
+    """How many are set before the first that is not."""
+    return len(flags) if flags.all() else int(flags.argmin())
 
 
 def _tokenizer_state(tokenizer: Any) -> str:

@@ -68,6 +68,8 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
     try:
         settings = json.loads(config.read_bytes())
         named = isinstance(settings["model_type"], str)
+        text = settings.get("text_config") or {}
+        quantized = bool(settings.get("quantization_config") or text.get("quantization_config"))
     except (OSError, *MALFORMED):
         named = False
     if not named:
@@ -80,7 +82,7 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
             f'folder "{folder}" has no .safetensors weights (pickled .bin weights can run code and '
             "are read only with --allow-pickle)."
         )
-    elements = sum(_elements(file, "quantization_config" in settings) for file in files)
+    elements = sum(_elements(file, quantized) for file in files)
     needed = elements * (4 if dtype == "float32" else 2)
     available = psutil.virtual_memory().available
     if needed > available:
@@ -121,7 +123,7 @@ def _elements(file: Path, quantized: bool) -> int:
         total = int(sum(math.prod(entry["shape"]) for entry in tensors.values()))
         ends = [entry["data_offsets"][1] for entry in tensors.values()]
         promised = 8 + length + max(ends, default=0)
-        whole = [name for name, entry in tensors.items() if _is_weight_of_integers(name, entry)]
+        integers = [n for n, entry in tensors.items() if _is_weight_of_integers(n, entry)]
         matches = promised == size
     except OSError as error:
         raise ModelError(f'"{file}" cannot be read ({error.strerror}).') from error
@@ -131,15 +133,16 @@ def _elements(file: Path, quantized: bool) -> int:
         raise ModelError(
             f'"{file}" is truncated: {size} bytes, and its header promises {promised}.'
         )
-    if whole and not quantized:
+    if integers and not quantized:
         raise ModelError(
-            f'"{file}" is damaged: weight "{whole[0]}" is of integers '
-            f"({tensors[whole[0]]['dtype']}), and config.json tells of no quantization."
+            f'"{file}" is damaged: weight "{integers[0]}" is of integers '
+            f"({tensors[integers[0]]['dtype']}), and config.json tells of no quantization."
         )
     return total
 
 
 def _is_weight_of_integers(name: str, entry: dict[str, Any]) -> bool:
-    """Bytes do not count: masks are stored as such, under names that end in `bias` too."""
+    """Not so a mask, which some architectures store as the `bias` of their attention."""
     integers = ("I16", "U16", "I32", "U32", "I64", "U64")
-    return name.endswith((".weight", ".bias")) and entry["dtype"] in integers
+    is_mask = name.endswith((".attn.bias", ".attention.bias"))
+    return name.endswith((".weight", ".bias")) and not is_mask and entry["dtype"] in integers

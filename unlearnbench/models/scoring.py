@@ -1,17 +1,14 @@
 """The scoring engine: log-likelihoods and hidden states in length-sorted batches.
 
 Where every continuation of a prompt is one token (the letters of a multiple choice), all are read
-from the logits at the prompt's last token. Several longer continuations are one row: a tree of
-tokens, in which whatever some of them begin with (the prompt, the first words of an answer) stands
-once, and a token attends to its own ancestors alone (as in the verification of speculative
-decoding, Miao et al. 2024, arXiv 2305.09781, section 4). A last token predicts nothing that is
-asked and is not run. The head is applied at answer positions only; log-probabilities are
-`logit - logsumexp` in float32.
+from the logits at the prompt's last token. Several longer continuations are one row where the
+architecture takes trees of tokens and they begin alike (`trees`); else each runs with a copy of the
+prompt. A last token predicts nothing that is asked and is not run. The head is applied at answer
+positions only; log-probabilities are `logit - logsumexp` in float32.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +23,7 @@ from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models.prompt_formats import Encoded
 from unlearnbench.models.steering import UNSTEERED, Steering
-from unlearnbench.models.trees import Tree, forward_trees, takes_trees
+from unlearnbench.models.trees import Tree, fits_windows, forward_trees, takes_trees
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import Continuation, LanguageModel
@@ -38,8 +35,19 @@ _LOGIT_FLOATS = 2**25
 #: fifth more time at 4096).
 _TOKENS_ON_CPU = 1024
 
+#: Tokens of a joined row at most: its mask has their square.
+_JOINED = 4096
+
 #: (prompt, continuation): which score a row is.
 _Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Continuations of one prompt that run as one row, and the tokens that it has."""
+
+    keys: list[_Key]
+    tokens: int
 
 
 def score(
@@ -56,8 +64,7 @@ def score(
         UserError: an answer that nothing precedes.
     """
     results: dict[_Key, Continuation] = {}
-    alone: list[_Row] = []
-    joined: list[_Row] = []
+    parts: list[_Part] = []
     choices: list[int] = []
     for i, answers in enumerate(encoded):
         if any(a.start == 0 for a in answers):
@@ -68,12 +75,7 @@ def score(
         if _are_choices(answers):
             choices.append(i)
             continue
-        keys = [(i, j) for j in range(len(answers))]
-        tree = Tree.of(answers)
-        if len(answers) > 1 and takes_trees(model, answers, tree, steering):
-            joined += _fitting_rows(keys, tree, encoded, model.budget.tokens)
-        else:
-            alone += [_Row([key], len(e.ids) - 1) for key, e in zip(keys, answers, strict=True)]
+        parts += _parts(model, [(i, j) for j in range(len(answers))], encoded, steering)
     total = sum(len(a) for a in encoded)
 
     if choices:
@@ -82,8 +84,11 @@ def score(
                 model, encoded, steering, spread, choices, lambda n: progress(n, total, "scoring")
             )
         )
+    alone, joined = (
+        [part for part in parts if (len(part.keys) > 1) is several] for several in (False, True)
+    )
     for rows, forward in ((alone, _run_alone), (joined, _run_joined)):
-        for batch in _batches(model, [row.tokens for row in rows]):
+        for batch in _batches(model, [part.tokens for part in rows]):
             keys = [key for b in batch for key in rows[b].keys]
             step = partial(_score_keys, model, encoded, steering, spread, forward)
             results.update(zip(keys, model.budget.run(keys, step), strict=True))
@@ -93,8 +98,11 @@ def score(
 
 def _batches(model: LanguageModel, lengths: Sequence[int]) -> Iterator[list[int]]:
     """Batches under the budget; on CPU small ones."""
-    on_cpu = model.device.type == "cpu"
-    return model.budget.batches(lengths, at_most=_TOKENS_ON_CPU if on_cpu else None)
+    return model.budget.batches(lengths, at_most=_TOKENS_ON_CPU if _on_cpu(model) else None)
+
+
+def _on_cpu(model: LanguageModel) -> bool:
+    return model.device.type == "cpu"
 
 
 def _are_choices(answers: Sequence[Encoded]) -> bool:
@@ -143,27 +151,45 @@ def _score_choices(
     return dict(zip(keys, made, strict=True))
 
 
-@dataclass(frozen=True)
-class _Row:
-    """Continuations of one prompt that are run as one row, and the tokens that it has."""
-
-    keys: list[_Key]
-    tokens: int
-
-
-def _fitting_rows(
-    keys: list[_Key], tree: Tree, encoded: Sequence[Sequence[Encoded]], tokens: int
-) -> list[_Row]:
-    """The tree of the continuations as one row, in halves until each has at most `tokens`."""
-    if len(keys) == 1 or len(tree.ids) <= tokens:
-        return [_Row(keys, len(tree.ids))]
+def _parts(
+    model: LanguageModel,
+    keys: list[_Key],
+    encoded: Sequence[Sequence[Encoded]],
+    steering: Steering,
+) -> list[_Part]:
+    """A prompt's continuations as one row where that saves, else in halves, to one each."""
+    answers = [encoded[i][j] for i, j in keys]
+    alone = [_Part([key], len(e.ids) - 1) for key, e in zip(keys, answers, strict=True)]
+    if len(keys) <= 1 or not takes_trees(model, answers, steering):
+        return alone
+    nodes = len(Tree.of(answers).ids)
+    if (
+        nodes <= min(model.budget.tokens, _JOINED)
+        and fits_windows(model, nodes)
+        and _cost(model, nodes) < 0.9 * sum(_cost(model, part.tokens) for part in alone)
+    ):
+        return [_Part(keys, nodes)]
     middle = len(keys) // 2
     halves = keys[:middle], keys[middle:]
-    return [
-        row
-        for half in halves
-        for row in _fitting_rows(half, Tree.of([encoded[i][j] for i, j in half]), encoded, tokens)
-    ]
+    return [part for half in halves for part in _parts(model, half, encoded, steering)]
+
+
+def _cost(model: LanguageModel, tokens: int) -> float:
+    """What a row costs, in tokens that attend to nothing.
+
+    A block of width d multiplies a token by 12 d^2 weights and takes 2 d products with each token
+    of its row.
+    """
+    width = int(model.hf.get_input_embeddings().weight.shape[1])
+    return tokens * (1 + tokens / (6 * width))
+
+
+#: Runs continuations: hidden states [rows, tokens, d], and for each token of theirs, in order, the
+#: (row, column) that predicts it.
+_Forward = Callable[
+    ["LanguageModel", Sequence[Sequence[Encoded]], Steering, Sequence[_Key]],
+    tuple[torch.Tensor, list[tuple[int, int]]],
+]
 
 
 @torch.inference_mode()
@@ -183,14 +209,6 @@ def _score_keys(
     places = [place[position] for position in asked]
     chosen = [encoded[i][j] for i, j in keys]
     return _continuations(model, chosen, hidden[row, column], places, spread)
-
-
-#: Runs continuations: hidden states [rows, tokens, d], and for each token of theirs, in order, the
-#: (row, column) that predicts it.
-_Forward = Callable[
-    ["LanguageModel", Sequence[Sequence[Encoded]], Steering, Sequence[_Key]],
-    tuple[torch.Tensor, list[tuple[int, int]]],
-]
 
 
 def _run_alone(
@@ -220,18 +238,6 @@ def _run_joined(
     return hidden, [(r, n) for r, t in enumerate(trees) for path in t.predicting for n in path]
 
 
-def attends(model: LanguageModel) -> bool:
-    """Whether the network goes on from a cache that rows can leave and share.
-
-    Recurrent ones (Mamba, RWKV, RecurrentGemma) do not, and some of them read padding as text.
-    """
-    return (
-        "past_key_values" in inspect.signature(model.hf.base_model.forward).parameters
-        and getattr(model.hf, "_supports_default_dynamic_cache", lambda: True)()
-        and not getattr(model.hf, "_is_stateful", False)
-    )
-
-
 def _forward(model: LanguageModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """The hidden states [rows, tokens, d] after the final norm, right-padded."""
     width = max(len(r) for r in rows)
@@ -247,7 +253,6 @@ def _forward(model: LanguageModel, rows: Sequence[Sequence[int]]) -> torch.Tenso
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         position_ids=positions.to(model.device),
-        past_key_values=None,
         use_cache=False,
     ).last_hidden_state
     return hidden
@@ -345,8 +350,12 @@ def _spread(
     # A token whose logit is -inf has probability 0 and counts nothing.
     mean = torch.where(p > 0, p * logp, 0.0).sum(dim=1)
     variance = torch.where(p > 0, p * (logp - mean[:, None]) ** 2, 0.0).sum(dim=1)
-    rank = (logits[at] > logits[at, wanted][:, None]).sum(dim=1)
-    return mean[at].cpu(), variance.sqrt()[at].cpu(), rank.cpu()
+    # Many targets may share a row: no more rows are held for them than there are of logits.
+    rank = [
+        (logits[rows] > logits[rows, tokens][:, None]).sum(dim=1)
+        for rows, tokens in zip(at.split(len(logits)), wanted.split(len(logits)), strict=True)
+    ]
+    return mean[at].cpu(), variance.sqrt()[at].cpu(), torch.cat(rank).cpu()
 
 
 @torch.no_grad()

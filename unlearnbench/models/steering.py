@@ -1,7 +1,8 @@
 """Steering: how a wrapped model treats the rows of one batch differently.
 
-The engine runs rows of many prompts together, a prompt's continuations from one shared prefix, and
-a generation token by token. A method that acts on some prompts only (WISE's side memory, GRACE's
+The engine runs rows of many prompts together, the continuations of a prompt as one row (a tree of
+tokens behind the prompt's last: columns after that are in no reading order) or as several, and a
+generation token by token. A method that acts on some prompts only (WISE's side memory, GRACE's
 codebook) decides once per prompt, from the prompt alone; the engine then says, pass by pass, which
 rows belong to which prompt. So a decision cannot depend on batch, padding or what was generated.
 """

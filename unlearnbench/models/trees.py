@@ -36,6 +36,9 @@ ARCHITECTURES = frozenset(
         "phi3",
         "phi",
         "opt",
+        "granite",
+        "cohere",
+        "mixtral",
     }
 )
 
@@ -74,29 +77,30 @@ class Tree:
             predicting.append(tuple(path[answer.start - 1 :]))
         return cls(tuple(ids), tuple(parents), tuple(predicting))
 
-    @property
-    def trunk(self) -> int:
-        """How many nodes stand before the first fork (or end), that node counted."""
-        forks = (parent for node, parent in enumerate(self.parents) if parent != node - 1)
-        return min(forks, default=len(self.ids) - 1) + 1
 
-
-def takes_trees(
-    model: LanguageModel, answers: Sequence[Encoded], tree: Tree, steering: Steering
-) -> bool:
+def takes_trees(model: LanguageModel, answers: Sequence[Encoded], steering: Steering) -> bool:
     """Whether the network reads every path of the answers' tree as it would read it alone.
 
-    Not where a window is shorter than the row: it is counted in columns. Nor where a wrapped model
-    steers by the prompt's last token and the branches begin before it.
+    Not where a wrapped model steers by the prompt's last token and that is not one node for all.
     """
-    config = model.hf.config
-    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    config, network = model.hf.config, type(model.hf.base_model)
     return (
         config.model_type in ARCHITECTURES
+        and network.__module__.startswith("transformers.")  # not code that a model brings
         and config._attn_implementation in _TAKE_A_MASK
-        and all(window is None or window >= len(tree.ids) for window in windows)
-        and (steering is UNSTEERED or all(a.start <= tree.trunk for a in answers))
+        and (steering is UNSTEERED or _one_end(answers))
     )
+
+
+def _one_end(answers: Sequence[Encoded]) -> bool:
+    first = answers[0]
+    return all(a.ids[: a.start] == first.ids[: first.start] for a in answers)
+
+
+def fits_windows(model: LanguageModel, nodes: int) -> bool:
+    """Whether no layer's window is shorter than a row of `nodes`: it is counted in columns."""
+    window = getattr(model.hf.config, "sliding_window", None)
+    return window is None or window >= nodes
 
 
 def forward_trees(model: LanguageModel, trees: Sequence[Tree]) -> torch.Tensor:
@@ -117,8 +121,8 @@ def forward_trees(model: LanguageModel, trees: Sequence[Tree]) -> torch.Tensor:
         depths[row, : len(depth)] = torch.tensor(depth)
     mask = torch.from_numpy(sees)[:, None].to(model.device)  # [trees, 1, nodes, nodes]
     if model.hf.config._attn_implementation == "eager":  # it adds the mask to the scores
-        open_ = torch.zeros(mask.shape, dtype=model.dtype, device=model.device)
-        mask = open_.masked_fill(~mask, torch.finfo(model.dtype).min)
+        scores = torch.zeros(mask.shape, dtype=model.dtype, device=model.device)
+        mask = scores.masked_fill(~mask, torch.finfo(model.dtype).min)
     model.forward_tokens += ids.numel()
     output: torch.Tensor = model.hf.base_model(
         input_ids=ids.to(model.device),

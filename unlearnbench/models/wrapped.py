@@ -25,7 +25,7 @@ class WrappedModel(LanguageModel):
     A subclass keeps all that decides an answer in `settings` and `tensors`, so that fingerprint and
     `save` know it; `Method.restore` of `method` makes the subclass from the two again. It acts by
     overriding `steer` (rows of some prompts run differently), or `score`, `generate` and
-    `hidden_states` (prompts are rewritten, or answered by something else).
+    `hidden_states` (prompts are rewritten, or answered by something else); `complete` follows them.
     """
 
     #: Entry-point name of the method that wraps like this.

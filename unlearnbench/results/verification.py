@@ -6,10 +6,11 @@ The task's `aggregate` is code of an installed plugin; nothing that a submitter 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from unlearnbench.errors import ResultError, UserError
 from unlearnbench.results.records import (
@@ -19,8 +20,12 @@ from unlearnbench.results.records import (
     score_means,
     sha256_of,
 )
-from unlearnbench.results.schema import JournalBlock, Metric, Result
+from unlearnbench.results.schema import JournalBlock, Metric, Result, UtilityBlock
 from unlearnbench.results.store import plain_line, read_result, records_of
+
+if TYPE_CHECKING:
+    from unlearnbench.task import Task
+    from unlearnbench.utility import Utility
 
 #: A value that differs by more than this from its recomputation is a fault.
 TOLERANCE = 1e-6
@@ -59,30 +64,41 @@ def _unsupported(result: Result) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """The records of a file. Files of the same bytes are the same table, while it is remembered:
-    results that are compared share those of the model before unlearning and of the oracle.
-    """
+    """The records of a file, equal to nothing but itself."""
 
-    records: tuple[Record, ...]
+    records: list[Record]
 
 
 @lru_cache(maxsize=16)
 def _parsed(packed: bytes, name: str) -> _Table:
-    return _Table(tuple(parse_records(packed, name)))
+    """The same table for the same file, as long as it is remembered.
+
+    Results that are compared share the records of the model before unlearning and of the oracle.
+    """
+    return _Table(parse_records(packed, name))
 
 
 @lru_cache(maxsize=16)
 def _of_reference(
-    aggregate: Callable[..., list[Metric]],
+    task: type[Task[Any]], table: _Table, before: _Table | None, retained: _Table | None
+) -> list[Metric]:
+    """A reference's metrics where no utility was measured."""
+    return _aggregated(task, {}, (), table, before, retained)
+
+
+def _aggregated(
+    task: type[Task[Any]],
+    utilities: Mapping[str, type[Utility[Any]]],
+    blocks: Sequence[UtilityBlock],
     table: _Table,
     before: _Table | None,
     retained: _Table | None,
 ) -> list[Metric]:
-    return aggregate(table.records, _records(before), _records(retained))
+    from unlearnbench.utility import aggregate_all
 
-
-def _records(table: _Table | None) -> Sequence[Record] | None:
-    return None if table is None else table.records
+    own, *others = (None if t is None else t.records for t in (table, before, retained))
+    assert own is not None
+    return aggregate_all(task, utilities, blocks, own, *others)
 
 
 def _load_all(result: Result, path: Path) -> tuple[dict[str, _Table], list[str]]:
@@ -102,7 +118,7 @@ def _load_all(result: Result, path: Path) -> tuple[dict[str, _Table], list[str]]
 
 def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     from unlearnbench.running.plan import load_task, load_utility
-    from unlearnbench.utility import aggregate_all, split_of
+    from unlearnbench.utility import split_of
 
     try:
         task_class = load_task(result.task.name)
@@ -136,16 +152,11 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
             continue
         try:
             if where == "metrics" or result.utilities:
-                made = aggregate_all(
-                    task_class,
-                    utilities,
-                    result.utilities,
-                    source.records,
-                    _records(before),
-                    _records(retained),
+                made = _aggregated(
+                    task_class, utilities, result.utilities, source, before, retained
                 )
             else:
-                made = _of_reference(task_class.aggregate, source, before, retained)
+                made = _of_reference(task_class, source, before, retained)
         except Exception as error:  # whatever a task's code makes of records that do not suit it
             faults.append(
                 f"records.{field}: {where} cannot be computed from it "

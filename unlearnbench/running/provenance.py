@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,15 +41,20 @@ def _accelerator(device: torch.device | None) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+#: Folders of a checkout whose files decide what a job does.
+_PACKAGES = ("unlearnbench", "methods", "tasks")
+
+
 @lru_cache(maxsize=1)
 def _git_commit() -> str | None:
-    return checkout_commit(Path(__file__).parents[2])
+    return checkout_commit(Path(__file__).parents[2], _PACKAGES)
 
 
-def checkout_commit(root: Path) -> str | None:
+def checkout_commit(root: Path, packages: Sequence[str]) -> str | None:
     """The commit of the checkout whose top is `root`; None if it is the top of none.
 
-    With `-modified` behind it where a Python file is not the commit's.
+    With `-modified` behind it where a file in the folders `packages` is not the commit's, and
+    `-unknown` where git cannot tell.
     """
     answer = _git(root, "rev-parse", "HEAD", "--show-toplevel")
     if answer is None:
@@ -56,7 +62,11 @@ def checkout_commit(root: Path) -> str | None:
     commit, top = answer.split("\n")[:2]
     if Path(top) != root.resolve():
         return None
-    return commit + ("-modified" if _git(root, "status", "--porcelain", "--", "*.py") else "")
+    asked = ("--no-optional-locks", "status", "--porcelain", "--untracked-files=normal")
+    changed = _git(root, *asked, "--", *packages)
+    if changed is None:
+        return f"{commit}-unknown"
+    return f"{commit}-modified" if changed else commit
 
 
 def _git(root: Path, *command: str) -> str | None:

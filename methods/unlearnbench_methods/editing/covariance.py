@@ -91,33 +91,38 @@ def _measure(
     if not rows:
         raise UserError("there is no text to measure the key covariance on.")
     moments: dict[int, torch.Tensor] = {}
+    seen: dict[int, torch.Tensor] = {}  # the keys of the pass that runs
     mask = torch.zeros(0)
 
-    def accumulate(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+    def look(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             size = inputs[0].shape[-1]
-            keys = exact(inputs[0].reshape(*mask.shape, size)[mask.bool()])  # [real tokens, d]
-            if layer not in moments:
-                moments[layer] = keys.new_zeros(size, size)
-            moments[layer].addmm_(keys.T, keys)
+            seen[layer] = inputs[0].reshape(*mask.shape, size)[mask.bool()]  # [real tokens, d]
 
         return hook
 
+    def step(batch: Sequence[int]) -> list[int]:
+        nonlocal mask
+        width = max(len(rows[i]) for i in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long, device=model.device)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(batch):
+            ids[row, : len(rows[i])] = torch.tensor(rows[i])
+            mask[row, : len(rows[i])] = 1
+        model.hf.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        # Only now: a pass that runs out of memory is run anew, and must not count twice.
+        squares = {layer: (keys := exact(found)).T @ keys for layer, found in seen.items()}
+        for layer, square in squares.items():
+            moments[layer] = moments[layer] + square if layer in moments else square
+        return [len(rows[i]) for i in batch]
+
     handles = [
-        model.modules.mlp_down(layer).register_forward_pre_hook(accumulate(layer))
-        for layer in layers
+        model.modules.mlp_down(layer).register_forward_pre_hook(look(layer)) for layer in layers
     ]
     tokens, done = 0, 0
     try:
         for batch in model.budget.batches([len(r) for r in rows]):
-            width = max(len(rows[i]) for i in batch)
-            ids = torch.zeros(len(batch), width, dtype=torch.long, device=model.device)
-            mask = torch.zeros_like(ids)
-            for row, i in enumerate(batch):
-                ids[row, : len(rows[i])] = torch.tensor(rows[i])
-                mask[row, : len(rows[i])] = 1
-            model.hf.base_model(input_ids=ids, attention_mask=mask)
-            tokens += int(mask.sum())
+            tokens += sum(model.budget.run(batch, step))
             done += len(batch)
             progress(done, len(rows), "measuring key covariance")
     finally:
