@@ -45,11 +45,17 @@ class Diverged(Exception):
         self.journal = journal
 
 
+#: Names that one message lists (a harness knows ten thousand tasks).
+_NAMED = 60
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """One line for a name that is not registered, with the nearest ones that are."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+    some = ", ".join(names[:_NAMED]) or "none"
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {some}{rest}."
     return f'no {kind} is called "{name}". {hint}'
 
 

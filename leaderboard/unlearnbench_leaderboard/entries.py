@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
-from unlearnbench.errors import UserError
-from unlearnbench.results import Result, read_result, result_files, verify
+from unlearnbench.errors import ResultError, UserError
+from unlearnbench.results import Result, not_installed, read_result, result_files, verify
 from unlearnbench_leaderboard.formats import clean
 
 #: Our own output, which may lie in the folder that is read.
@@ -41,8 +41,18 @@ class Reading:
 
 
 def tier_by_recomputing(path: Path, result: Result) -> str:
-    """`recomputed` where every number of the result follows from its records, by doing it."""
-    return "unverified" if result.records is None or verify(path) else "recomputed"
+    """`recomputed` where every number of the result follows from its records, by doing it.
+
+    Raises:
+        ResultError: a number does not, or a record is not there. (Where the task's plugin is not
+            installed nobody can tell: `unverified`.)
+    """
+    if result.records is None or not_installed(result):
+        return "unverified"
+    if faults := verify(path):
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ResultError(f"{faults[0]}{more}")
+    return "recomputed"
 
 
 def unverified(path: Path, result: Result) -> str:
@@ -55,7 +65,8 @@ def read_entries(
 ) -> Reading:
     """The results below files and folders, each once, in an order that depends on names alone.
 
-    A file that cannot be read, or repeats the run of another, is left out and reported.
+    A file that cannot be read, repeats the run of another, or has numbers that do not follow from
+    its records, is left out and reported.
 
     Args:
         locations: files and folders.
@@ -79,8 +90,13 @@ def read_entries(
             more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
             faults.append(clean(f"{source}: {reasons[0]}{more}"))
             continue
+        try:
+            tier = tier_of(path, result)
+        except ResultError as error:
+            faults.append(clean(f"{source}: {error}"))
+            continue
         known[result.run_id] = source
-        entries.append(Entry(result, source, _link(path, out), tier_of(path, result)))
+        entries.append(Entry(result, source, _link(path, out), tier))
     if not entries:
         where = ", ".join(f'"{clean(str(location))}"' for location in locations)
         found = f"none of the {len(files)} result files" if files else "no result file"

@@ -4,15 +4,18 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
+import unlearnbench_leaderboard.entries
 from tests import handmade
 from tests.leaderboard.factory import dump, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.errors import UserError
 from unlearnbench_leaderboard.entries import read_entries
+from unlearnbench_tasks.tofu import Tofu
 
 FILES = ["LEADERBOARD.md", "index.html", "leaderboard.csv", "leaderboard.json"]
 
@@ -22,7 +25,9 @@ def call(*arguments):
 
 
 @pytest.fixture
-def results(tmp_path):
+def results(tmp_path, monkeypatch):
+    """Results with made-up records, of a task that is not installed as far as one can tell."""
+    monkeypatch.setattr(unlearnbench_leaderboard.entries, "not_installed", lambda r: ["no task"])
     folder = tmp_path / "results"
     for r in [*seeds(), *seeds(method="npo", forget=0.7)]:
         save(folder, r)
@@ -184,6 +189,30 @@ def test_the_tier_is_recomputed_only_where_the_records_give_every_number(tmp_pat
     document = json.loads(path.read_bytes())
     document["metrics"][0]["value"] += 1e-5
     path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"none of the 1 result files .*, and the records give"):
+        read_entries([tmp_path])
+
+
+def test_numbers_that_do_not_follow_from_the_records_make_no_row(tmp_path):
+    handmade.saved(tmp_path / "both")
+    (honest,) = (tmp_path / "both").rglob("*.json")
+    folder = tmp_path / "both" / "other"
+    shutil.copytree(honest.parents[2], folder)
+    (forged,) = folder.rglob(honest.name)
+    document = json.loads(forged.read_bytes())
+    document["metrics"][0]["value"] += 0.1
+    forged.write_text(json.dumps(document))
+    reading = read_entries([folder, honest.parents[2]])
+    assert [e.tier for e in reading.entries] == ["recomputed"]
+    assert any("and the records give" in fault for fault in reading.faults)
+    done = call("show", folder, honest.parents[2], "--strict")
+    assert done.exit_code == 1
+    assert "left out" in done.output
+
+
+def test_what_no_plugin_here_can_recompute_is_unverified(tmp_path, monkeypatch):
+    handmade.saved(tmp_path)
+    monkeypatch.setattr(Tofu, "version", "99")
     (entry,) = read_entries([tmp_path]).entries
     assert entry.tier == "unverified"
 
@@ -206,7 +235,7 @@ def test_a_file_name_need_not_be_unicode(tmp_path):
     folder = os.fsencode(tmp_path)
     with open(folder + b"/\xff\x1b.json", "wb") as stream:
         stream.write(dump(result()))
-    done = call("build", tmp_path, "--out", tmp_path / "board")
+    done = call("build", tmp_path, "--out", tmp_path / "board", "--no-recompute")
     assert done.exit_code == 0, done.output
     assert b"%FF%1B.json" in (tmp_path / "board" / "index.html").read_bytes()
 

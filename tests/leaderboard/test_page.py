@@ -218,12 +218,12 @@ def test_embedded_json_cannot_end_its_element_and_comes_back():
 
 def test_a_link_to_a_file_cannot_become_another_scheme(tmp_path):
     from tests.leaderboard.factory import dump
-    from unlearnbench_leaderboard.entries import read_entries
+    from unlearnbench_leaderboard.entries import read_entries, unverified
 
     folder = tmp_path / "javascript:alert(1)"
     folder.mkdir()
     (folder / "a b<&>.json").write_bytes(dump(result()))
-    (entry,) = read_entries([tmp_path], tmp_path).entries
+    (entry,) = read_entries([tmp_path], tmp_path, unverified).entries
     assert entry.href == "javascript%3Aalert%281%29/a%20b%3C%26%3E.json"
 
 

@@ -9,7 +9,7 @@ from unlearnbench.results.store import (
     result_files,
     write_atomically,
 )
-from unlearnbench.results.verification import verify
+from unlearnbench.results.verification import not_installed, verify
 
 __all__ = [
     "Metric",
@@ -21,6 +21,7 @@ __all__ = [
     "json_schema",
     "load_records",
     "load_result",
+    "not_installed",
     "read_result",
     "result_files",
     "verify",

@@ -116,28 +116,44 @@ def _load_all(result: Result, path: Path) -> tuple[dict[str, _Table], list[str]]
     return loaded, faults
 
 
-def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
+def not_installed(result: Result) -> list[str]:
+    """Why a result's numbers cannot be recomputed here, whatever its records say; mostly empty."""
+    return _plugins(result)[2]
+
+
+def _plugins(
+    result: Result,
+) -> tuple[type[Task[Any]] | None, dict[str, type[Utility[Any]]], list[str]]:
+    """The task and the utilities that made the result, and what is wrong with those here."""
     from unlearnbench.running.plan import load_task, load_utility
-    from unlearnbench.utility import split_of
 
     try:
         task_class = load_task(result.task.name)
     except UserError as error:
-        return [f"task.name: its metrics cannot be recomputed here ({error})"]
+        return None, {}, [f"task.name: its metrics cannot be recomputed here ({error})"]
     if task_class.version != result.task.version:
-        return [
-            f"task.version: {result.task.version}, and version {task_class.version} is installed"
-        ]
+        versions = f"{result.task.version}, and version {task_class.version} is installed"
+        return None, {}, [f"task.version: {versions}"]
     utilities = {}
     for number, block in enumerate(result.utilities):
         field = f"utilities.{number}"
         try:
             utilities[block.name] = load_utility(block.name)
         except UserError as error:
-            return [f"{field}.name: its metrics cannot be recomputed here ({error})"]
+            return None, {}, [f"{field}.name: its metrics cannot be recomputed here ({error})"]
         installed = utilities[block.name].version
         if installed != block.version:
-            return [f"{field}.version: {block.version}, and version {installed} is installed"]
+            versions = f"{block.version}, and version {installed} is installed"
+            return None, {}, [f"{field}.version: {versions}"]
+    return task_class, utilities, []
+
+
+def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
+    from unlearnbench.utility import split_of
+
+    task_class, utilities, missing = _plugins(result)
+    if task_class is None:
+        return missing
     records, before, retained = (
         loaded.get(f"records.{f}") for f in ("file", "before_file", "retain_file")
     )

@@ -259,7 +259,10 @@ class JobRunner:
         self, status: Status, error: BaseException, identity: Identity, job: Job, command: str
     ) -> Result:
         tail = "" if isinstance(error, UserError) else portable_traceback(error)
-        message = without_folders(str(error)) or type(error).__name__
+        kind, message = type(error).__name__, without_folders(str(error))
+        if not message or not isinstance(error, UserError):
+            # A KeyError says 'x', and an error of no words nothing: the kind tells what it means.
+            message = f"{kind}: {message}".removesuffix(": ")
         return identity.failed(status, type(error).__name__, message, job.seed, command, tail)
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
