@@ -55,8 +55,8 @@ class Splits:
         found = self._split(split)
         if found is None:
             raise DataError(
-                f'{self.source} has no split "{split}": there is no {split}.json where it was looked '
-                "for (the folder of --data-dir, else the hub)."
+                f'{self.source} has no split "{split}": there is no {split}.json where it was '
+                "looked for (the folder of --data-dir, else the hub)."
             )
         if not found.rows:
             raise DataError(f"{split}.json is empty: {self.source} needs rows of that split.")
