@@ -260,10 +260,9 @@ class JobRunner:
     ) -> Result:
         tail = "" if isinstance(error, UserError) else portable_traceback(error)
         kind, message = type(error).__name__, without_folders(str(error))
-        if not message or not isinstance(error, UserError):
-            # A KeyError says 'x', and an error of no words nothing: the kind tells what it means.
+        if not message or isinstance(error, LookupError):  # 'x' alone tells nothing
             message = f"{kind}: {message}".removesuffix(": ")
-        return identity.failed(status, type(error).__name__, message, job.seed, command, tail)
+        return identity.failed(status, kind, message, job.seed, command, tail)
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
         method, (task, _) = _method(job), self._task(job)
