@@ -27,7 +27,7 @@ def call(*arguments):
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """Results with made-up records, of a task that is not installed as far as one can tell."""
-    monkeypatch.setattr(unlearnbench_leaderboard.entries, "not_installed", lambda r: ["no task"])
+    monkeypatch.setattr(unlearnbench_leaderboard.entries, "not_installed", lambda r: "no task")
     folder = tmp_path / "results"
     for r in [*seeds(), *seeds(method="npo", forget=0.7)]:
         save(folder, r)

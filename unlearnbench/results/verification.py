@@ -6,7 +6,7 @@ The task's `aggregate` is code of an installed plugin; nothing that a submitter 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from unlearnbench.results.records import (
     score_means,
     sha256_of,
 )
-from unlearnbench.results.schema import JournalBlock, Metric, Result, UtilityBlock
+from unlearnbench.results.schema import JournalBlock, Metric, Result, TaskBlock, UtilityBlock
 from unlearnbench.results.store import plain_line, read_result, records_of
 
 if TYPE_CHECKING:
@@ -116,44 +116,50 @@ def _load_all(result: Result, path: Path) -> tuple[dict[str, _Table], list[str]]
     return loaded, faults
 
 
-def not_installed(result: Result) -> list[str]:
-    """Why a result's numbers cannot be recomputed here, whatever its records say; mostly empty."""
-    return _plugins(result)[2]
+def not_installed(result: Result) -> str | None:
+    """Why a result's numbers cannot be recomputed here, whatever its records say; mostly None."""
+    try:
+        _plugins(result)
+    except ResultError as error:
+        return str(error)
+    return None
 
 
-def _plugins(
-    result: Result,
-) -> tuple[type[Task[Any]] | None, dict[str, type[Utility[Any]]], list[str]]:
-    """The task and the utilities that made the result, and what is wrong with those here."""
+def _plugins(result: Result) -> tuple[type[Task[Any]], dict[str, type[Utility[Any]]]]:
+    """The task and the utilities that made the result.
+
+    Raises:
+        ResultError: one is not installed, or in another version.
+    """
     from unlearnbench.running.plan import load_task, load_utility
 
-    try:
-        task_class = load_task(result.task.name)
-    except UserError as error:
-        return None, {}, [f"task.name: its metrics cannot be recomputed here ({error})"]
-    if task_class.version != result.task.version:
-        versions = f"{result.task.version}, and version {task_class.version} is installed"
-        return None, {}, [f"task.version: {versions}"]
-    utilities = {}
-    for number, block in enumerate(result.utilities):
-        field = f"utilities.{number}"
+    def checked(load: Callable[[str], Any], field: str, block: TaskBlock | UtilityBlock) -> Any:
         try:
-            utilities[block.name] = load_utility(block.name)
+            found = load(block.name)
         except UserError as error:
-            return None, {}, [f"{field}.name: its metrics cannot be recomputed here ({error})"]
-        installed = utilities[block.name].version
-        if installed != block.version:
-            versions = f"{block.version}, and version {installed} is installed"
-            return None, {}, [f"{field}.version: {versions}"]
-    return task_class, utilities, []
+            raise ResultError(
+                f"{field}.name: its metrics cannot be recomputed here ({error})"
+            ) from error
+        if found.version != block.version:
+            raise ResultError(
+                f"{field}.version: {block.version}, and version {found.version} is installed"
+            )
+        return found
+
+    task = checked(load_task, "task", result.task)
+    return task, {
+        block.name: checked(load_utility, f"utilities.{number}", block)
+        for number, block in enumerate(result.utilities)
+    }
 
 
 def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     from unlearnbench.utility import split_of
 
-    task_class, utilities, missing = _plugins(result)
-    if task_class is None:
-        return missing
+    try:
+        task_class, utilities = _plugins(result)
+    except ResultError as error:
+        return [str(error)]
     records, before, retained = (
         loaded.get(f"records.{f}") for f in ("file", "before_file", "retain_file")
     )
