@@ -78,7 +78,7 @@ METRICS = {
     "recall_rewrite": ("recall", "Share of forgotten facts that the model still completes."),
     "recall_paraphrase": ("recall para.", "The same, asked in other words."),
     "neighborhood_accuracy_delta": (
-        "neighbours",
+        "Δ neighbours",
         "Accuracy on facts near the forgotten ones, after minus before.",
     ),
 }
