@@ -210,10 +210,10 @@ def test_logits_are_never_held_for_more_rows_than_their_share(monkeypatch):
     model = language_model()
     whole = model.score(PROMPTS, ANSWERS)
     rows = []
-    real = scoring.head_logits
-    monkeypatch.setattr(scoring, "_LOGIT_FLOATS", 3 * 320)  # three rows of this vocabulary
+    real = scoring._head
+    monkeypatch.setattr(scoring, "_LOGITS_ON_CPU", 3 * 320)  # three rows of this vocabulary
     monkeypatch.setattr(
-        scoring, "head_logits", lambda m, hidden: rows.append(len(hidden)) or real(m, hidden)
+        scoring, "_head", lambda m, hidden: rows.append(len(hidden)) or real(m, hidden)
     )
     assert_same(model.score(PROMPTS, ANSWERS), whole)
     assert max(rows) == 3
@@ -428,9 +428,9 @@ def test_a_prompt_with_choices_of_one_token_needs_one_position_of_the_head(monke
     from unlearnbench.models import scoring
 
     model, rows = letters_model(), []
-    real = scoring.head_logits
+    real = scoring._head
     monkeypatch.setattr(
-        scoring, "head_logits", lambda m, hidden: rows.append(len(hidden)) or real(m, hidden)
+        scoring, "_head", lambda m, hidden: rows.append(len(hidden)) or real(m, hidden)
     )
     model.score(QUESTIONS, [LETTERS] * 3, close=False)
     assert sum(rows) == 3
@@ -442,7 +442,7 @@ def test_logits_of_choices_are_never_held_for_more_rows_than_their_share(monkeyp
     model = letters_model()
     whole = model.score(QUESTIONS, [LETTERS] * 3, close=False, spread=True)
     for rows in (1, 3, 5):  # a prompt's choices are parted, and two prompts' held together
-        monkeypatch.setattr(scoring, "_LOGIT_FLOATS", rows * len(model.tokenizer))
+        monkeypatch.setattr(scoring, "_LOGITS_ON_CPU", rows * len(model.tokenizer))
         parts = model.score(QUESTIONS, [LETTERS] * 3, close=False, spread=True)
         assert_same(parts, whole)
         for a, b in zip(flat(parts), flat(whole), strict=True):

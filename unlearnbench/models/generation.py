@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from unlearnbench.errors import Diverged, UserError
 from unlearnbench.method import Progress, silent
+from unlearnbench.models.products import with_wide_products
 from unlearnbench.models.scoring import check_lengths, head_logits
 from unlearnbench.models.steering import UNSTEERED, Steering
 
@@ -43,6 +44,7 @@ class Sampling:
             )
 
 
+@with_wide_products
 def generate(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],

@@ -21,6 +21,7 @@ import torch
 
 from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
+from unlearnbench.models.products import with_wide_products
 from unlearnbench.models.prompt_formats import Encoded
 from unlearnbench.models.steering import UNSTEERED, Steering
 from unlearnbench.models.trees import Tree, fits_windows, forward_trees, takes_trees
@@ -28,8 +29,9 @@ from unlearnbench.models.trees import Tree, fits_windows, forward_trees, takes_t
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import Continuation, LanguageModel
 
-#: Rows of logits [rows, vocab] held at once: 2**25 floats are 128 MiB.
-_LOGIT_FLOATS = 2**25
+#: Numbers of logits [rows, vocab] held at once: 128 MiB of float32 on a CPU, and 512 MiB elsewhere,
+#: where few large products are faster than many small ones.
+_LOGITS_ON_CPU, _LOGITS = 2**25, 2**27
 
 #: Padded tokens of a batch on CPU: larger ones leave its cache and hold more padding (measured: a
 #: fifth more time at 4096).
@@ -50,6 +52,7 @@ class _Part:
     tokens: int
 
 
+@with_wide_products
 def score(
     model: LanguageModel,
     encoded: Sequence[Sequence[Encoded]],
@@ -260,16 +263,21 @@ def _forward(model: LanguageModel, rows: Sequence[Sequence[int]]) -> torch.Tenso
 
 def head_logits(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
     """float32 logits [..., vocab] of hidden states after the final norm [..., d]."""
-    logits: torch.Tensor = model.hf.get_output_embeddings()(hidden).float()
+    return _head(model, hidden).float()
+
+
+def _head(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
+    """`head_logits`, in the model's own dtype where the architecture adds nothing to them."""
+    logits: torch.Tensor = model.hf.get_output_embeddings()(hidden)
     config = model.hf.config.get_text_config(decoder=True)
     if config.model_type.startswith("cohere"):
-        logits = logits * config.logit_scale
+        logits = logits.float() * config.logit_scale
     if config.model_type.startswith("granite"):
-        logits = logits / config.logits_scaling
+        logits = logits.float() / config.logits_scaling
     for name in ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"):
         cap = getattr(config, name, None)  # Gemma, RecurrentGemma, xLSTM
         if cap:
-            logits = torch.tanh(logits / cap) * cap
+            logits = torch.tanh(logits.float() / cap) * cap
     return logits
 
 
@@ -315,27 +323,36 @@ def _continuations(
     target = torch.tensor(np.asarray(targets)[order], device=states.device)
     place = torch.tensor(ordered, device=states.device)
     vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
-    chunk = max(1, _LOGIT_FLOATS // vocabulary)
+    chunk = max(1, (_LOGITS_ON_CPU if _on_cpu(model) else _LOGITS) // vocabulary)
     logprobs, greedy, spreads = [], [], []
     for low in range(0, len(states), chunk):
-        logits = head_logits(model, states[low : low + chunk])  # [at most chunk, vocab]
+        logits = _head(model, states[low : low + chunk])  # [at most chunk, vocab]
         own = slice(*np.searchsorted(ordered, [low, low + chunk]))
         wanted, at = target[own], place[own] - low
-        value = logits[at, wanted] - logits.logsumexp(dim=1)[at]
-        logprobs.append(value.cpu())
-        greedy.append((logits.argmax(dim=1)[at] == wanted).cpu())
+        logprobs.append(_logp(logits, at, wanted))
+        greedy.append(logits.argmax(dim=1)[at] == wanted)
         if spread:
-            spreads.append(_spread(logits, at, wanted))
+            spreads.append(_spread(logits.float(), at, wanted))
     back = np.argsort(order)  # from the order of positions to that of the targets
-    all_logprobs = torch.cat(logprobs).numpy().astype(np.float32)[back]
-    all_greedy = torch.cat(greedy).numpy()[back]
-    told = [torch.cat(parts).numpy()[back] for parts in zip(*spreads, strict=True)]
+    # Fetched together: each fetching waits for the device.
+    all_logprobs = torch.cat(logprobs).cpu().numpy().astype(np.float32)[back]
+    all_greedy = torch.cat(greedy).cpu().numpy()[back]
+    told = [torch.cat(parts).cpu().numpy()[back] for parts in zip(*spreads, strict=True)]
     made, start = [], 0
     for e in rows:
         own = slice(start, start := start + len(e.ids) - e.start)
         among = Spread(*(part[own] for part in told)) if spread else None
         made.append(Continuation(all_logprobs[own], all_greedy[own], e.closed, among))
     return made
+
+
+def _logp(logits: torch.Tensor, at: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """float32 [targets]: of token `wanted[t]` at row `at[t]` of `logits` [positions, vocab]."""
+    if logits.device.type == "cpu":
+        # Its log_softmax adds a row up in order: 1.5e-5 nats off over 128 thousand tokens.
+        logits = logits.float()
+        return logits[at, wanted] - logits.logsumexp(dim=1)[at]
+    return logits.log_softmax(dim=1, dtype=torch.float32)[at, wanted]  # one pass, from any dtype
 
 
 def _spread(
@@ -355,10 +372,11 @@ def _spread(
         (logits[rows] > logits[rows, tokens][:, None]).sum(dim=1)
         for rows, tokens in zip(at.split(len(logits)), wanted.split(len(logits)), strict=True)
     ]
-    return mean[at].cpu(), variance.sqrt()[at].cpu(), torch.cat(rank).cpu()
+    return mean[at], variance.sqrt()[at], torch.cat(rank)
 
 
 @torch.no_grad()
+@with_wide_products
 def hidden_states(
     model: LanguageModel,
     ids: Sequence[Sequence[int]],
