@@ -1,0 +1,166 @@
+"""Figures from the literature: what others published, each with its source. Never ranked.
+
+A file of them (`leaderboard/reported.yaml`; `unlearnbench import --out` writes one as JSON) is a
+list of figure sets; a set is one setting (task, split, model) with a row for each method. They are
+shown in tables of their own, under the names that their source gives the metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unlearnbench.errors import DataError
+from unlearnbench_leaderboard.formats import clean
+
+#: The tier of every figure here: a key of `rules.TIERS`.
+TIER = "reported"
+#: A file may not be larger than this: hundreds of papers.
+MAX_BYTES = 1024 * 1024
+
+Name = Annotated[str, Field(min_length=1, max_length=120)]
+Text = Annotated[str, Field(max_length=600)]
+#: What stands in a link unescaped, in HTML and in Markdown.
+Link = Annotated[str, Field(max_length=300, pattern=r"^https://[A-Za-z0-9./_~%?=&#:+,-]+$")]
+Figure = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """Where figures were published."""
+
+    name: Name = Field(description="The paper or document: `arXiv 2506.12618`.")
+    where: Text = Field(default="", description="The table or file in it.")
+    link: Link
+
+
+class PublishedMetric(_Part):
+    """A metric under the name that the source gives it."""
+
+    name: Name
+    better: Literal["higher", "lower"] | None = None
+
+    @property
+    def arrow(self) -> str:
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
+    @property
+    def heading(self) -> str:
+        return f"{self.name} {self.arrow}".rstrip()
+
+
+class ReportedRow(_Part):
+    """What was published of one method."""
+
+    method: Name
+    values: dict[Name, Figure] = Field(min_length=1)
+    note: Text = ""
+    source: Source | None = Field(default=None, description="Where it is not that of the set.")
+
+
+class ReportedSet(_Part):
+    """Figures of one setting: comparable among themselves as far as their source says."""
+
+    task: Name
+    split: Name
+    model: Name
+    source: Source
+    note: Text = ""
+    metrics: list[PublishedMetric] = Field(min_length=1, max_length=40)
+    rows: list[ReportedRow] = Field(min_length=1, max_length=500)
+
+    @model_validator(mode="after")
+    def _whole(self) -> ReportedSet:
+        known = Counter(metric.name for metric in self.metrics)
+        for name, count in known.items():
+            if count > 1:
+                raise ValueError(f"metrics has {name} {count} times")
+        for name, count in Counter(row.method for row in self.rows).items():
+            if count > 1:
+                raise ValueError(f"rows has the method {name} {count} times")
+        for row in self.rows:
+            for name in row.values:
+                if name not in known:
+                    raise ValueError(f"{row.method} has a value of {name}, which metrics lacks")
+        return self
+
+    @property
+    def title(self) -> str:
+        return f"{self.task} {self.split} · {self.model}"
+
+    def source_of(self, row: ReportedRow) -> Source:
+        """Where a row was published."""
+        return row.source or self.source
+
+
+class ReportedFile(_Part):
+    """A file of figure sets."""
+
+    version: Literal[1]
+    sets: list[ReportedSet] = Field(min_length=1, max_length=200)
+
+
+def read_reported(paths: Sequence[Path]) -> list[ReportedSet]:
+    """The figure sets of these files (YAML, or JSON by the ending .json), in their order.
+
+    Raises:
+        DataError: a file cannot be read, is too large, or is not of this layout (the first fault,
+            with its place).
+    """
+    return [figures for path in paths for figures in _read(path).sets]
+
+
+def dump_reported(sets: Sequence[ReportedSet]) -> bytes:
+    """The sets as a JSON file that `read_reported` reads; the same bytes for the same sets."""
+    document = ReportedFile(version=1, sets=list(sets)).model_dump(
+        mode="json", exclude_defaults=True
+    )
+    text = json.dumps({"version": 1, **document}, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _read(path: Path) -> ReportedFile:
+    name = clean(str(path))
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f'"{name}" is larger than {MAX_BYTES >> 20} MiB.')
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'"{name}" cannot be read as UTF-8 text ({error}).') from error
+    try:
+        document = json.loads(text) if path.suffix == ".json" else yaml.load(text, _PlainLoader)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split()) or "nested too deep"
+        raise DataError(f'"{name}" is not valid: {clean(told)[:300]}.') from error
+    try:
+        return ReportedFile.model_validate(document)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in fault["loc"]) or "document"
+        message = fault["msg"].removeprefix("Value error, ")
+        raise DataError(clean(f'"{name}": {place}: {message}.')[:600]) from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, which a few lines of can stand for gigabytes, and without a key twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*name): write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, count in Counter(keys).items():
+            if count > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands twice (line {node.start_mark.line})")
+        return super().construct_mapping(node, deep)
