@@ -19,7 +19,7 @@ check: .venv/installed
 
 # The committed tables, rebuilt from the committed results.
 leaderboard: .venv/installed
-	$(BIN)/unlearnbench leaderboard build $(RESULTS) --out leaderboard
+	$(BIN)/unlearnbench leaderboard build $(RESULTS) --out leaderboard --reported leaderboard/reported.yaml
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

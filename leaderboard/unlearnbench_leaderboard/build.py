@@ -9,31 +9,45 @@ from unlearnbench_leaderboard import data_files, markdown
 from unlearnbench_leaderboard.board import Table, tables_of
 from unlearnbench_leaderboard.entries import Entry
 from unlearnbench_leaderboard.page import page
+from unlearnbench_leaderboard.reported import ReportedSet
 
 MARKDOWN = "LEADERBOARD.md"
 PAGE = "index.html"
+REPORTED = "reported.csv"
 
 
-def build(entries: Iterable[Entry], previous_markdown: str | None = None) -> dict[str, bytes]:
+def build(
+    entries: Iterable[Entry],
+    previous_markdown: str | None = None,
+    reported: Sequence[ReportedSet] = (),
+) -> dict[str, bytes]:
     """The files of a leaderboard by name. No clock, no machine: same entries, same bytes.
 
     Args:
         entries: the results, in any order.
         previous_markdown: the `LEADERBOARD.md` whose hand-written text is to be kept.
+        reported: figures of the literature, for tables of their own.
 
     Raises:
         UserError: no entries, or no place for the tables in `previous_markdown`.
     """
-    return files_of(tables_of(entries), previous_markdown)
+    return files_of(tables_of(entries), previous_markdown, reported)
 
 
-def files_of(tables: Sequence[Table], previous_markdown: str | None = None) -> dict[str, bytes]:
+def files_of(
+    tables: Sequence[Table],
+    previous_markdown: str | None = None,
+    reported: Sequence[ReportedSet] = (),
+) -> dict[str, bytes]:
     """What `build` makes, of tables that are there already."""
     if not tables:
         raise UserError("a leaderboard needs at least one result.")
-    return {
-        MARKDOWN: markdown.document(tables, previous_markdown).encode(),
+    made = {
+        MARKDOWN: markdown.document(tables, previous_markdown, reported).encode(),
         "leaderboard.csv": data_files.csv_bytes(tables),
-        "leaderboard.json": data_files.json_bytes(tables),
-        PAGE: page(tables),
+        "leaderboard.json": data_files.json_bytes(tables, reported),
+        PAGE: page(tables, reported),
     }
+    if reported:
+        made[REPORTED] = data_files.reported_csv_bytes(reported)
+    return made

@@ -24,6 +24,15 @@ _RECOMPUTE = click.option(
 )
 
 
+_REPORTED = click.option(
+    "--reported",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of figures from the literature (leaderboard/reported.yaml, or what "
+    "`unlearnbench import --out` wrote): tables of their own, never ranked.",
+)
+
+
 @click.group("leaderboard", short_help="Tables and a page from result files.")
 def leaderboard() -> None:
     """Tables and a page from result files.
@@ -44,8 +53,14 @@ def leaderboard() -> None:
 )
 @_STRICT
 @_RECOMPUTE
+@_REPORTED
 def build_command(
-    results: tuple[Path, ...], out: Path, check: bool, strict: bool, recompute: bool
+    results: tuple[Path, ...],
+    out: Path,
+    check: bool,
+    strict: bool,
+    recompute: bool,
+    reported: tuple[Path, ...],
 ) -> None:
     """Write LEADERBOARD.md, leaderboard.csv, leaderboard.json and index.html.
 
@@ -55,15 +70,18 @@ def build_command(
     \b
     Examples:
       unlearnbench leaderboard build results --out leaderboard
-      unlearnbench leaderboard build leaderboard/results --out leaderboard --check
+      unlearnbench leaderboard build leaderboard/results --out leaderboard \\
+        --reported leaderboard/reported.yaml --check
     """
     from unlearnbench.results import write_atomically
     from unlearnbench_leaderboard import terminal
     from unlearnbench_leaderboard.board import tables_of
     from unlearnbench_leaderboard.build import MARKDOWN, PAGE, files_of
+    from unlearnbench_leaderboard.reported import read_reported
 
+    figures = read_reported(reported)
     tables = tables_of(_read(results, strict, recompute, out).entries)
-    made = files_of(tables, _existing_text(out / MARKDOWN))
+    made = files_of(tables, _existing_text(out / MARKDOWN), figures)
     if check:
         _check(out, made)
         return

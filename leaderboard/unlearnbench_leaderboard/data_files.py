@@ -15,12 +15,33 @@ from unlearnbench_leaderboard.columns import Column, columns_of, notes
 from unlearnbench_leaderboard.entries import Entry
 from unlearnbench_leaderboard.formats import clean, plain, rounded
 from unlearnbench_leaderboard.intervals import Estimate
+from unlearnbench_leaderboard.reported import TIER, ReportedSet
 from unlearnbench_leaderboard.rows import COSTS, PooledMetric, canonical
 
+_REPORTED_COLUMNS = (
+    "tier",
+    "task",
+    "split",
+    "model",
+    "method",
+    "metric",
+    "value",
+    "better",
+    "source",
+    "where",
+    "link",
+    "note",
+    "setting_note",
+)
 
-def json_bytes(tables: Sequence[Table]) -> bytes:
+
+def json_bytes(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> bytes:
     """Everything that the page shows, with the rules behind it; a line for each row."""
-    head = {"leaderboard_version": rules.LEADERBOARD_VERSION, "rules": rules.as_document()}
+    head = {
+        "leaderboard_version": rules.LEADERBOARD_VERSION,
+        "rules": rules.as_document(),
+        "reported": [{"tier": TIER, **figures.model_dump(mode="json")} for figures in reported],
+    }
     return (_with_list(head, "tables", [_table(table) for table in tables]) + "\n").encode()
 
 
@@ -34,6 +55,23 @@ def csv_bytes(tables: Sequence[Table]) -> bytes:
     writer.writeheader()
     for record in records:
         writer.writerow({_cell(name): _cell(value) for name, value in record.items()})
+    return stream.getvalue().encode()
+
+
+def reported_csv_bytes(reported: Sequence[ReportedSet]) -> bytes:
+    """The figures of the literature: one record for each figure, apart from what was measured."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_REPORTED_COLUMNS)
+    for figures in reported:
+        directions = {metric.name: metric.better or "" for metric in figures.metrics}
+        for row in figures.rows:
+            source = figures.source_of(row)
+            for name, value in row.values.items():
+                setting = (figures.task, figures.split, figures.model, row.method, name)
+                ending = (source.name, source.where, source.link, row.note, figures.note)
+                record = (TIER, *setting, plain(value), directions[name], *ending)
+                writer.writerow([_cell(text) for text in record])
     return stream.getvalue().encode()
 
 

@@ -9,7 +9,8 @@ from unlearnbench.errors import UserError
 from unlearnbench_leaderboard import rules
 from unlearnbench_leaderboard.board import Line, Table
 from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
-from unlearnbench_leaderboard.formats import clean, number
+from unlearnbench_leaderboard.formats import NOTHING, clean, number, plain
+from unlearnbench_leaderboard.reported import ReportedSet, Source
 
 BEGIN = "<!-- unlearnbench:begin -->"
 END = "<!-- unlearnbench:end -->"
@@ -25,7 +26,11 @@ _NEW = f"""# Leaderboard
 """
 
 
-def document(tables: Sequence[Table], previous: str | None = None) -> str:
+def document(
+    tables: Sequence[Table],
+    previous: str | None = None,
+    reported: Sequence[ReportedSet] = (),
+) -> str:
     """The file: the tables between the markers of `previous`, or of a new file.
 
     Raises:
@@ -39,10 +44,10 @@ def document(tables: Sequence[Table], previous: str | None = None) -> str:
         )
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{body(tables)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{body(tables, reported)}\n{END}{after}"
 
 
-def body(tables: Sequence[Table]) -> str:
+def body(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> str:
     """What stands between the markers."""
     parts = [
         "Made by `unlearnbench leaderboard build` from result files; not to be edited by hand. "
@@ -50,6 +55,7 @@ def body(tables: Sequence[Table]) -> str:
     ]
     for table in tables:
         parts += _table(table)
+    parts += _reported(reported)
     parts += ["## Rules", "\n".join(f"* {sentence}" for sentence in rules.SENTENCES.values())]
     return "\n\n".join(parts)
 
@@ -73,6 +79,32 @@ def _table(table: Table) -> list[str]:
             ),
         ]
     return parts
+
+
+def _reported(sets: Sequence[ReportedSet]) -> list[str]:
+    """Figures of the literature, in tables of their own."""
+    if not sets:
+        return []
+    parts = ["## Reported in the literature", rules.REPORTED]
+    for figures in sets:
+        parts.append(f"### {escape(figures.title)}")
+        parts.append(f"Source: {_link(figures.source)}. {escape(figures.note)}".rstrip())
+        heads = ["method", *(metric.heading for metric in figures.metrics), "source"]
+        noted = any(row.note for row in figures.rows)
+        marks = [":--", *["--:"] * len(figures.metrics), ":--", *[":--"] * noted]
+        lines = [[*map(escape, heads), *["note"] * noted], marks]
+        for row in figures.rows:
+            told = _link(row.source or figures.source, brief=row.source is None)
+            values = [row.values.get(metric.name) for metric in figures.metrics]
+            shown = [plain(value) or NOTHING for value in values]
+            lines.append([escape(row.method), *shown, told, *[escape(row.note)] * noted])
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return parts
+
+
+def _link(source: Source, brief: bool = False) -> str:
+    where = "" if brief or not source.where else f", {escape(source.where)}"
+    return f"[{escape(source.name)}](<{source.link}>){where}"
 
 
 def _setting(table: Table) -> str:

@@ -21,6 +21,7 @@ from unlearnbench_leaderboard import formats, rules
 from unlearnbench_leaderboard.board import Line, Table
 from unlearnbench_leaderboard.columns import Cell, Column, cell, columns_of, glossary, notes
 from unlearnbench_leaderboard.plot import NARROW, WIDE, description, shape, svg
+from unlearnbench_leaderboard.reported import ReportedSet
 from unlearnbench_leaderboard.rows import PooledMetric, Row, canonical
 
 _HERE = Path(__file__).parent
@@ -42,8 +43,8 @@ _COST_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
-def page(tables: Sequence[Table]) -> bytes:
-    """The page of these tables."""
+def page(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> bytes:
+    """The page of these tables, and of the figures that the literature reports."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -56,12 +57,14 @@ def page(tables: Sequence[Table]) -> bytes:
         "interval": formats.interval,
         "clean": formats.clean,
         "count": formats.count,
+        "plain": formats.plain,
     }
     style, script = _source("page.css"), _source("page.js")
     html = environment.get_template("page.html.jinja").render(
         views=[_View(table) for table in tables],
         choices=_choices(tables),
         totals=_totals(tables),
+        reported=reported,
         glossary=glossary(tables),
         rules=rules,
         style=Markup(style),

@@ -151,7 +151,7 @@ def _read(path: Path) -> ReportedFile:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, which a few lines of can stand for gigabytes, and without a key twice."""
+    """YAML without aliases (a few lines of them stand for gigabytes) and without a key twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

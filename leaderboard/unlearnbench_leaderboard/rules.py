@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 #: Version of the layout of `leaderboard.json`.
-LEADERBOARD_VERSION = "1.0.0"
+LEADERBOARD_VERSION = "1.1.0"
 #: Version of the rules below as a whole.
 RULES_VERSION = "1"
 
@@ -41,6 +41,11 @@ TIERS = {
     "reported": "figures from a paper or from another suite; never ranked",
     "unverified": "the numbers were not recomputed, or do not follow from the records",
 }
+#: What stands above the figures of the literature.
+REPORTED = (
+    "Figures that others published, as they published them: nothing here was measured by this "
+    "suite, settings and definitions are those of the sources, and no row is ranked."
+)
 #: Tiers that are listed and never ranked.
 UNRANKED_TIERS = ("reported",)
 
@@ -80,7 +85,7 @@ SENTENCES = {
     "paired difference of their ranking scores includes 0.",
     "tags": "Methods with different guarantee tags are never ranked against each other.",
     "references": "Reference rows are always shown and never ranked.",
-    "tiers": "Rows of the tier 'reported' are listed and never ranked.",
+    "tiers": "Figures of the tier 'reported' have tables of their own and are never ranked.",
     "flags": "Rows flagged target_overlap are listed and never ranked.",
 }
 

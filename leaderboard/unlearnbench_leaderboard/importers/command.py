@@ -43,9 +43,9 @@ def command(
 ) -> None:
     """Recompute the figures of peers' logs, and mark what differs.
 
-    FILES are OpenUnlearning's TOFU_EVAL.json and TOFU_SUMMARY.json, lm-evaluation-harness's
-    results_*.json with its samples_*.jsonl, and TOFU's eval_log_aggregated.json (or the logs of its
-    splits). They are recognised by what is in them. Nothing is ranked.
+    FILEs are OpenUnlearning's TOFU_EVAL.json and TOFU_SUMMARY.json, lm-evaluation-harness's
+    results_*.json with its samples_*.jsonl, and TOFU's eval_log_aggregated.json (or the logs of
+    its splits). They are recognised by what is in them. Nothing is ranked.
 
     \b
     Examples:

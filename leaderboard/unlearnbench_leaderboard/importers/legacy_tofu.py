@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from unlearnbench.errors import DataError
@@ -83,9 +84,9 @@ def read(document: Mapping[str, Any], files: tuple[str, ...], retain: object = N
     parts: list[Figure] = []
     for split, log in logs.items():
         parts += [
-            _figure("probability", split, lambda s=split, o=log: _probability(s, o)),
-            _figure("rouge_l_recall", split, lambda o=log: _rouge(o)),
-            _figure("truth_ratio", split, lambda s=split, o=log: _truth_ratio(s, o)),
+            _figure("probability", split, partial(_probability, split, log)),
+            _figure("rouge_l_recall", split, partial(_rouge, log)),
+            _figure("truth_ratio", split, partial(_truth_ratio, split, log)),
         ]
     figures = [
         _figure("forget_quality", "forget", lambda: (None, _quality(logs, oracle)), main=True),
@@ -176,9 +177,8 @@ def _utility(parts: list[Figure]) -> Recomputed:
 
 
 def _ratios(log: Mapping[str, Any]) -> list[float]:
-    return truth_ratios(
-        _by_item(log, "avg_paraphrased_loss"), _by_item(log, "average_perturb_loss")
-    )
+    right, wrong = _by_item(log, "avg_paraphrased_loss"), _by_item(log, "average_perturb_loss")
+    return truth_ratios(right, wrong)
 
 
 def _by_item(log: Mapping[str, Any], quantity: str) -> Mapping[str, Any]:

@@ -160,7 +160,7 @@ class _Reader:
         if None in values:
             raise Fault(f"{UTILITY[values.index(None)]} has no value")
         recomputed = sum(self.figure(part).recomputed is not None for part in UTILITY)
-        note = "" if recomputed == 9 else f"{9 - recomputed} of the nine as reported"
+        note = "" if recomputed == 9 else f"from {9 - recomputed} of its nine parts as reported"
         parts = [float(v) for v in values if v is not None]
         return Recomputed(float(model_utility(parts)), 9, "model_utility", note)
 
@@ -178,20 +178,21 @@ class _Reader:
     def _leak(self, stated: float | None) -> Recomputed | None:
         if "mia_min_k" not in self.log:
             return None
-        own = self.figure("mia_min_k")
-        if own.value is None:
-            raise Fault("mia_min_k has no value")
-        n = own.recomputed.n if own.recomputed else 0
+        own = self.figure("mia_min_k").recomputed
+        if own is None:
+            return None
+        assumed = float(privleak(own.value, _DEFAULT_ORACLE_AUC))
+        alone = stated is not None and math.isclose(stated, assumed, rel_tol=TOLERANCE)
+        note = f"the log's has no oracle: it takes {_DEFAULT_ORACLE_AUC} for its AUC"
         if self.retain is not None and "mia_min_k" in self.retain.log:
             oracle = self.retain.figure("mia_min_k").value
             if oracle is None:
                 raise Fault("mia_min_k of the --retain log has no value")
-            return Recomputed(float(privleak(own.value, oracle)), n, "privleak")
-        assumed = float(privleak(own.value, _DEFAULT_ORACLE_AUC))
-        if stated is not None and math.isclose(stated, assumed, rel_tol=TOLERANCE):
-            note = f"made without an oracle: its AUC was taken to be {_DEFAULT_ORACLE_AUC}"
-            return Recomputed(assumed, n, "privleak", note)
-        raise Fault("it needs the retained model's log: --retain FILE")
+            made = float(privleak(own.value, oracle))
+            return Recomputed(made, own.n, "privleak", note if alone else "")
+        if not alone:
+            raise Fault("it needs the retained model's log: --retain FILE")
+        return Recomputed(assumed, own.n, "privleak", note)
 
     def _attack(self, name: str) -> Recomputed | None:
         entry = self.log[name]

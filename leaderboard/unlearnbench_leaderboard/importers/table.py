@@ -11,6 +11,7 @@ from unlearnbench_leaderboard.importers.log import Figure, Imported
 
 WIDTH = 100
 _NAME_WIDTH = 30
+_ARROWS = {True: "↑", False: "↓", None: ""}
 #: Stands beside a figure whose log says another number than its items give.
 MARK = "≠"
 
@@ -51,7 +52,7 @@ def _of(figure: Figure) -> str:
 def _row(figure: Figure, with_split: bool) -> list[str]:
     made = figure.recomputed
     return [
-        shorten(clean(figure.name), _NAME_WIDTH),
+        f"{shorten(clean(figure.name), _NAME_WIDTH)} {_ARROWS[figure.better]}",
         *([shorten(clean(figure.split), 20)] if with_split else []),
         plain(figure.reported) or NOTHING,
         plain(made.value) if made else NOTHING,
@@ -67,5 +68,6 @@ def _verdict(figures: Sequence[Figure]) -> str:
     differing = sum(figure.differs for figure in compared)
     said = f"{len(made)} of {len(figures)} figures recomputed"
     if compared:
-        said += f"; of {len(compared)} that are reported too, {differing} differ"
+        verb = "differs" if differing == 1 else "differ"
+        said += f"; of {len(compared)} that are reported too, {differing} {verb}"
     return f"{said} ({MARK})." if differing else f"{said}."

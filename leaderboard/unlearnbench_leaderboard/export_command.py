@@ -1,0 +1,54 @@
+"""`unlearnbench export`: results in the formats of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("export")
+@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["eee"]),
+    default="eee",
+    show_default=True,
+    help="eee: Every Eval Ever, schema 0.2.2.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill."
+)
+@click.option(
+    "--recompute/--no-recompute",
+    default=True,
+    help="Recompute every number from its records first; on unless refused.",
+)
+def command(results: tuple[Path, ...], layout: str, out: Path, recompute: bool) -> None:
+    """Write results as records of Every Eval Ever, one for each run.
+
+    RESULTS are result files and folders of them. The same results give the same bytes, under
+    OUT/data/. Runs that did not finish have no record; broken files are left out, a line for each.
+
+    \b
+    Example:
+      unlearnbench export --format eee results --out eee
+    """
+    from unlearnbench.errors import UserError
+    from unlearnbench.results import write_atomically
+    from unlearnbench_leaderboard import eee
+    from unlearnbench_leaderboard.entries import read_entries, tier_by_recomputing, unverified
+
+    reading = read_entries(results, None, tier_by_recomputing if recompute else unverified)
+    for fault in reading.faults:
+        click.echo(f"left out: {fault}", err=True)
+    made = eee.records(reading.entries)
+    if not made:
+        raise UserError(f"none of the {len(reading.entries)} runs finished: nothing to export.")
+    for name, content in made.items():
+        write_atomically(out / name, content)
+    unfinished = len(reading.entries) - len(made)
+    click.echo(
+        f"{len(made)} records in {out / 'data'}" + f", {unfinished} unfinished" * bool(unfinished)
+    )
