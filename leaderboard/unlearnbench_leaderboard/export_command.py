@@ -49,6 +49,5 @@ def command(results: tuple[Path, ...], layout: str, out: Path, recompute: bool) 
     for name, content in made.items():
         write_atomically(out / name, content)
     unfinished = len(reading.entries) - len(made)
-    click.echo(
-        f"{len(made)} records in {out / 'data'}" + f", {unfinished} unfinished" * bool(unfinished)
-    )
+    ending = f"; {unfinished} runs did not finish" if unfinished else ""
+    click.echo(f"{len(made)} records in {out / 'data'}{ending}")

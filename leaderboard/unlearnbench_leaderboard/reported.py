@@ -139,7 +139,8 @@ def _read(path: Path) -> ReportedFile:
     try:
         document = json.loads(text) if path.suffix == ".json" else yaml.load(text, _PlainLoader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split()) or "nested too deep"
+        deep = isinstance(error, RecursionError)
+        told = "nested too deep" if deep else " ".join(str(error).split())
         raise DataError(f'"{name}" is not valid: {clean(told)[:300]}.') from error
     try:
         return ReportedFile.model_validate(document)

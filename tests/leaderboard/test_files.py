@@ -233,7 +233,7 @@ def test_csv_gives_no_formula_to_a_spreadsheet():
 
 def test_json_holds_rows_ranks_rules_and_links():
     made = json.loads(build(entries(results()))["leaderboard.json"])
-    assert made["leaderboard_version"] == "1.0.0"
+    assert made["leaderboard_version"] == "1.1.0"
     assert made["rules"]["utility_floor"] == {"name": "utility-floor-1", "share_of_before": 0.5}
     tofu = next(t for t in made["tables"] if t["task"]["name"] == "tofu")
     assert tofu["floors"] == {"utility": 0.5, "forget": 0.06}
