@@ -148,6 +148,7 @@ def checked(entry: Entry) -> EvaluationLog:
     assert PATH.fullmatch(path_of(entry))
     _, _, developer, model, _ = path_of(entry).split("/")
     assert made.model_info.id == f"{developer}/{model}"
+    assert model.strip(".") == model  # no system hides it or cuts it short
     for part in made.evaluation_results:
         config, score = part.metric_config, part.score_details.score
         assert math.isfinite(score)
