@@ -9,7 +9,7 @@ from unlearnbench.errors import UserError
 from unlearnbench_leaderboard import rules
 from unlearnbench_leaderboard.board import Line, Table
 from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
-from unlearnbench_leaderboard.formats import NOTHING, clean, number, plain
+from unlearnbench_leaderboard.formats import clean, number
 from unlearnbench_leaderboard.reported import ReportedSet, Source
 
 BEGIN = "<!-- unlearnbench:begin -->"
@@ -95,8 +95,7 @@ def _reported(sets: Sequence[ReportedSet]) -> list[str]:
         lines = [[*map(escape, heads), *["note"] * noted], marks]
         for row in figures.rows:
             told = _link(row.source or figures.source, brief=row.source is None)
-            values = [row.values.get(metric.name) for metric in figures.metrics]
-            shown = [plain(value) or NOTHING for value in values]
+            shown = [figures.shown(row, metric) for metric in figures.metrics]
             lines.append([escape(row.method), *shown, told, *[escape(row.note)] * noted])
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     return parts

@@ -57,7 +57,6 @@ def page(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> bytes
         "interval": formats.interval,
         "clean": formats.clean,
         "count": formats.count,
-        "plain": formats.plain,
     }
     style, script = _source("page.css"), _source("page.js")
     html = environment.get_template("page.html.jinja").render(

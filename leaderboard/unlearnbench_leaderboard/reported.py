@@ -17,12 +17,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unlearnbench.errors import DataError
-from unlearnbench_leaderboard.formats import clean
+from unlearnbench_leaderboard.formats import NOTHING, clean, plain
 
 #: The tier of every figure here: a key of `rules.TIERS`.
 TIER = "reported"
 #: A file may not be larger than this: hundreds of papers.
 MAX_BYTES = 1024 * 1024
+#: Columns with more decimals than papers print are shown as they are.
+_MOST_DECIMALS = 4
 
 Name = Annotated[str, Field(min_length=1, max_length=120)]
 Text = Annotated[str, Field(max_length=600)]
@@ -100,6 +102,18 @@ class ReportedSet(_Part):
     def source_of(self, row: ReportedRow) -> Source:
         """Where a row was published."""
         return row.source or self.source
+
+    def shown(self, row: ReportedRow, metric: PublishedMetric) -> str:
+        """A figure as a table shows it: with as many decimals as the column's others have."""
+        value = row.values.get(metric.name)
+        text = plain(value)
+        if value is None or not text:
+            return NOTHING
+        if value == 0 or "e" in text:
+            return text
+        column = (plain(r.values.get(metric.name)) for r in self.rows)
+        decimals = max(len(t.partition(".")[2]) for t in column if "e" not in t)
+        return f"{value:.{decimals}f}" if decimals <= _MOST_DECIMALS else text
 
 
 class ReportedFile(_Part):

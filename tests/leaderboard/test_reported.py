@@ -97,6 +97,16 @@ def test_every_output_has_them_in_tables_of_their_own():
     assert page.count('href="https://arxiv.org/abs/2410.02760"') == 1
 
 
+def test_a_column_has_as_many_decimals_as_its_source_gave():
+    values = {"a": 0.44, "b": 0.581, "c": 0, "d": 7e-21, "e": -1.5}
+    rows = [{"method": name, "values": {"loss": value}} for name, value in values.items()]
+    rows.append({"method": "f", "values": {"forget_quality": 0.123456}})
+    one = a_set(rows=rows)
+    quality, loss = one.metrics
+    assert [one.shown(r, loss) for r in one.rows] == ["0.440", "0.581", "0", "7e-21", "-1.500", "–"]
+    assert one.shown(one.rows[-1], quality) == "0.123456"
+
+
 def test_they_change_nothing_of_what_is_measured_and_ranked():
     without, with_them = build(measured()), build(measured(), reported=[a_set()])
     assert with_them["leaderboard.csv"] == without["leaderboard.csv"]
