@@ -1,6 +1,6 @@
 """Results as records of Every Eval Ever, the field's interchange schema for evaluations.
 
-Schema: github.com/evaleval/every_eval_ever, eval.schema.json, version 0.2.2. One record for each
+Schema: github.com/evaleval/every_eval_ever, eval.schema.json, version 0.3.0. One record for each
 run; it holds aggregates only. Item records stay with the result: an instance there needs the text
 of its item, which ours never hold.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 
@@ -19,13 +20,16 @@ from unlearnbench.results import Metric, Result
 from unlearnbench_leaderboard.entries import Entry
 from unlearnbench_leaderboard.rules import LEVEL
 
-SCHEMA_VERSION = "0.2.2"
+SCHEMA_VERSION = "0.3.0"
+#: Any JSON.
+Json = object
+
 #: The collection and the developer that records are filed under.
 COLLECTION = "unlearnbench"
 
-#: Metrics that lie in [0, 1] by their definition (docs/metrics.md). Those that are not here have
-#: no bounds in a record, and so no score type: a bound is never made up to fit a number.
-_SHARES = {
+#: Metrics that lie in [0, 1] by their definition (docs/metrics.md), and the bounds of others. Those
+#: that are in neither have none in a record: a bound is never made up to fit a number.
+_SHARES = (
     "accuracy",
     "edit_score",
     "efficacy",
@@ -51,14 +55,20 @@ _SHARES = {
     "rouge_l_recall",
     "truth_ratio",
     "truth_ratio_know",
+)
+_SHARE = (0.0, 1.0)
+_BOUNDS = {
+    **dict.fromkeys(_SHARES, _SHARE),
+    "forget_quality_log10_p": (-math.inf, 0.0),
+    "neighborhood_accuracy_delta": (-1.0, 1.0),
+    "random_accuracy_delta": (-1.0, 1.0),
+    "privleak": (-100.0, math.inf),
+    "rank_true": (1.0, math.inf),
 }
 #: Metrics that have one name and one definition across benchmarks.
 _GLOBAL = {"accuracy"}
 #: What a hub calls a data set.
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-
-#: Any JSON.
-Json = object
 
 
 def record(entry: Entry) -> dict[str, Json] | None:
@@ -188,9 +198,9 @@ def _model(result: Result) -> dict[str, Json]:
 
 
 def _evaluation_result(result: Result, metric: Metric) -> dict[str, Json]:
-    known = metric.headline is not None or metric.name in _SHARES
-    bounds = {"score_type": "continuous", "min_score": 0.0, "max_score": 1.0}
-    inside = all(0 <= v <= 1 for v in (metric.value, metric.ci_low or 0, metric.ci_high or 0))
+    bounds = _SHARE if metric.headline is not None else _BOUNDS.get(metric.name)
+    if bounds is not None and not _within(metric, *bounds):
+        bounds = None  # another task's metric of that name
     name = metric.name
     return {
         "evaluation_result_id": f"{result.run_id}:{name}@{metric.split}",
@@ -201,9 +211,9 @@ def _evaluation_result(result: Result, metric: Metric) -> dict[str, Json]:
             "metric_id": name if name in _GLOBAL else f"{COLLECTION}.{name}",
             "metric_name": name,
             **({"metric_kind": name} if name in _GLOBAL else {}),
-            **({"metric_unit": "proportion"} if known and inside else {}),
+            **({"metric_unit": "proportion"} if bounds == _SHARE else {}),
             "lower_is_better": not metric.higher_is_better,
-            **(bounds if known and inside else {}),
+            **(_continuous(*bounds) if bounds is not None else {}),
             "additional_details": _texts({"headline": metric.headline, "split": metric.split}),
         },
         "score_details": {"score": metric.value, "uncertainty": _uncertainty(metric)},
@@ -211,6 +221,17 @@ def _evaluation_result(result: Result, metric: Metric) -> dict[str, Json]:
             "generation_args": {"execution_command": result.provenance.command},
         },
     }
+
+
+def _within(metric: Metric, low: float, high: float) -> bool:
+    values = (metric.value, metric.ci_low, metric.ci_high)
+    return all(low <= value <= high for value in values if value is not None)
+
+
+def _continuous(low: float, high: float) -> dict[str, Json]:
+    """A scale; a bound that is not there is a word, as JSON has no number for it."""
+    minimum, maximum = (b if math.isfinite(b) else f"{'-' * (b < 0)}Infinity" for b in (low, high))
+    return {"score_type": "continuous", "min_score": minimum, "max_score": maximum}
 
 
 def _uncertainty(metric: Metric) -> dict[str, Json]:
@@ -227,7 +248,13 @@ def _uncertainty(metric: Metric) -> dict[str, Json]:
 
 def _data(result: Result, metric: Metric) -> dict[str, Json]:
     data = result.task.data
-    details = {"sha256": data.sha256, "n_forget": data.n_forget, "n_retain": data.n_retain}
+    details: dict[str, Json] = {
+        "source": data.source,
+        "revision": data.revision,
+        "sha256": data.sha256,
+        "n_forget": data.n_forget,
+        "n_retain": data.n_retain,
+    }
     name = f"{result.task.name} {result.task.split}"
     utilities = {f"{u.name}:{t.name}": t for u in result.utilities for t in u.tasks}
     if metric.split in utilities:  # another benchmark's data, known by its hash alone
@@ -235,24 +262,17 @@ def _data(result: Result, metric: Metric) -> dict[str, Json]:
         return {
             "dataset_name": elsewhere.name,
             "source_type": "other",
-            "source_id": elsewhere.sha256,
+            "additional_details": _texts({"sha256": elsewhere.sha256}),
         }
     if _HUB_ID.fullmatch(data.source):
         return {
             "dataset_name": name,
             "source_type": "hf_dataset",
             "hf_repo": data.source,
-            **({"hf_revision": data.revision} if data.revision else {}),
             "samples_number": metric.n,
             "additional_details": _texts(details),
         }
-    return {
-        "dataset_name": name,
-        "source_type": "other",
-        "source_id": data.source or data.sha256,
-        "source_version": data.revision or data.sha256,
-        "additional_details": _texts(details),
-    }
+    return {"dataset_name": name, "source_type": "other", "additional_details": _texts(details)}
 
 
 def _texts(details: dict[str, Json]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import click
     type=click.Choice(["eee"]),
     default="eee",
     show_default=True,
-    help="eee: Every Eval Ever, schema 0.2.2.",
+    help="eee: Every Eval Ever, schema 0.3.0.",
 )
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill."

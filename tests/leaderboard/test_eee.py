@@ -1,4 +1,4 @@
-"""Records of Every Eval Ever, held against its schema 0.2.2 and what its validator asks beyond it.
+"""Records of Every Eval Ever, held against its schema 0.3.0 and what its validator asks beyond it.
 
 The models below say what the schema (github.com/evaleval/every_eval_ever, eval.schema.json) says of
 the parts that our records have; a part that is not here is refused.
@@ -64,7 +64,6 @@ class HubData(Part):
     dataset_name: StrictStr
     source_type: Literal["hf_dataset"]
     hf_repo: StrictStr
-    hf_revision: StrictStr = ""
     samples_number: StrictInt
     additional_details: Details
 
@@ -72,9 +71,7 @@ class HubData(Part):
 class OtherData(Part):
     dataset_name: StrictStr
     source_type: Literal["other"]
-    source_id: StrictStr
-    source_version: StrictStr = ""
-    additional_details: Details = {}
+    additional_details: Details
 
 
 class MetricConfig(Part):
@@ -84,8 +81,8 @@ class MetricConfig(Part):
     metric_unit: StrictStr = ""
     lower_is_better: StrictBool
     score_type: Literal["continuous"] | None = None
-    min_score: Number | None = None
-    max_score: Number | None = None
+    min_score: Number | Literal["Infinity", "-Infinity"] | None = None
+    max_score: Number | Literal["Infinity", "-Infinity"] | None = None
     additional_details: Details
 
 
@@ -125,7 +122,7 @@ class EvaluationResult(Part):
 
 
 class EvaluationLog(Part):
-    schema_version: Literal["0.2.2"]
+    schema_version: Literal["0.3.0"]
     evaluation_id: StrictStr
     evaluation_timestamp: StrictStr
     retrieved_timestamp: Annotated[StrictStr, Field(pattern=r"^\d+(\.\d+)?$")]
@@ -156,7 +153,7 @@ def checked(entry: Entry) -> EvaluationLog:
             (config.score_type is None) == (config.min_score is None) == (config.max_score is None)
         )
         if config.min_score is not None and config.max_score is not None:
-            assert config.min_score <= score <= config.max_score
+            assert float(config.min_score) <= score <= float(config.max_score)
     names = [part.evaluation_result_id for part in made.evaluation_results]
     assert len(set(names)) == len(names)
     return made
@@ -217,10 +214,17 @@ def test_no_bound_is_made_up():
         ),
         Metric(name="accuracy", split="bio", value=0.4, n=4, higher_is_better=False),
     ]
+    extra += [
+        Metric(name="their_own", split="bio", value=0.4, n=4, higher_is_better=True),
+        Metric(name="prob", split="bio", value=1.4, n=4, higher_is_better=True),
+    ]
     made = checked(one(extra=extra))
     found = {part.metric_config.metric_name: part for part in made.evaluation_results}
-    for name in ("privleak", "forget_quality_log10_p"):
-        assert found[name].metric_config.score_type is None
+    bounds = {n: (p.metric_config.min_score, p.metric_config.max_score) for n, p in found.items()}
+    assert bounds["privleak"] == (-100.0, "Infinity")
+    assert bounds["forget_quality_log10_p"] == ("-Infinity", 0.0)
+    assert bounds["their_own"] == (None, None)
+    assert bounds["prob"] == (None, None)  # no probability, whatever it is called
     accuracy = found["accuracy"].metric_config
     assert (accuracy.metric_id, accuracy.score_type) == ("accuracy", "continuous")
     assert accuracy.lower_is_better is True
