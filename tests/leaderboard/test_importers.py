@@ -112,6 +112,23 @@ def test_rouge_of_another_form_is_told_by_its_name():
     assert (figure.recomputed.by, figure.differs) == ("rougeL_f1", False)
 
 
+def test_texts_that_score_otherwise_than_the_log_says_are_marked():
+    document = peers.open_unlearning()
+    for entry in document["ra_Q_A_ROUGE"]["value_by_index"].values():
+        entry |= {"rougeL_recall": peers.ROUGE, "generation": "something else"}
+    figure = figures(read(document))["ra_Q_A_ROUGE"]
+    assert recomputed(figure) == 0
+    assert figure.differs
+
+
+def test_without_texts_rouge_is_the_mean_of_its_items():
+    document = peers.open_unlearning()
+    for entry in document["ra_Q_A_ROUGE"]["value_by_index"].values():
+        del entry["generation"]
+    figure = figures(read(document))["ra_Q_A_ROUGE"]
+    assert (recomputed(figure), figure.differs) == (0.5, True)
+
+
 def test_a_number_that_its_items_do_not_give_is_marked():
     document = peers.open_unlearning()
     document["forget_Q_A_Prob"]["agg_value"] += 1e-4
@@ -209,6 +226,14 @@ def test_a_summary_gives_its_numbers_and_what_follows_from_them():
     assert not found["model_utility"].differs
     summary["model_utility"] *= 1.01
     assert figures(read(summary))["model_utility"].differs
+
+
+def test_what_stands_beside_the_figures_of_a_log_is_told_and_no_fault():
+    document = {**peers.open_unlearning(), "comment": "a run", "settings": {"lr": 1e-5}}
+    found = figures(read(document))
+    assert "no number" in found["comment"].note
+    assert found["settings"].value is None
+    assert recomputed(found["model_utility"]) > 0
 
 
 # --- TOFU's own code -----------------------------------------------------------------------------

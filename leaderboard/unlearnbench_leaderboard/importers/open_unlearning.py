@@ -70,10 +70,8 @@ _STRENGTH = "as the harness scores items: 1/m where an answer's last token is wr
 
 def recognises(document: object) -> bool:
     """Whether the document is laid out as one of the two."""
-    return (
-        isinstance(document, dict)
-        and bool(document.keys() & _KNOWN)
-        and all(_is_figure(entry) for entry in document.values())
+    return isinstance(document, dict) and any(
+        _is_figure(document[name]) for name in document.keys() & _KNOWN
     )
 
 
@@ -216,13 +214,12 @@ class _Reader:
     def _rouge(self, name: str, stated: float | None) -> Recomputed:
         entries = self._items(name)
         texts = {k: (e.get("generation"), e.get("ground_truth")) for k, e in entries.items()}
-        forms = [
-            mean_of(self._scores(name, form), form)
-            for form in ("rougeL_recall", "rougeL_f1", "rouge1_recall")
-            if any(form in entry for entry in entries.values())
-        ]
-        if all(isinstance(text, str) for pair in texts.values() for text in pair):
-            forms.insert(0, mean_rouge_l(texts))
+        forms = []
+        for form in ("rougeL_recall", "rougeL_f1", "rouge1_recall"):
+            if form == "rougeL_recall" and _all_text(texts):
+                forms.append(mean_rouge_l(texts))
+            elif any(form in entry for entry in entries.values()):
+                forms.append(mean_of(self._scores(name, form), form))
         if not forms:
             raise Fault("its items have neither texts nor rougeL_recall")
         return _form_of(stated, forms)
@@ -279,6 +276,10 @@ class _Reader:
                 raise Fault(f"item {key} of {group} is no object")
             scores.append(number(item.get("score"), f"the score of item {key} of {group}"))
         return scores
+
+
+def _all_text(texts: Mapping[str, tuple[object, object]]) -> bool:
+    return all(isinstance(text, str) for pair in texts.values() for text in pair)
 
 
 def _form_of(stated: float | None, forms: list[Recomputed]) -> Recomputed:
