@@ -43,8 +43,9 @@ TIERS = {
 }
 #: What stands above the figures of the literature.
 REPORTED = (
-    "Figures that others published, as they published them: nothing here was measured by this "
-    "suite, settings and definitions are those of the sources, and no row is ranked."
+    "Figures that others published, or that the logs they published give: nothing here was "
+    "measured by this suite, settings and definitions are those of the sources, and no row is "
+    "ranked."
 )
 #: Tiers that are listed and never ranked.
 UNRANKED_TIERS = ("reported",)
