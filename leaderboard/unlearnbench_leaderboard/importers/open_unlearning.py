@@ -64,7 +64,7 @@ _KNOWN = {*UTILITY, *_MAIN, "mia_min_k", "mia_min_k_plus_plus", "mia_loss", "mia
 #: What the harness takes for the oracle's AUC where it was given no log of one.
 _DEFAULT_ORACLE_AUC = 0.5
 
-#: In older versions of the harness a final wrong token counts 1/m; a log has the scores alone.
+#: `extraction_strength_ou`: a log has each item's score alone, so that ours cannot be made of it.
 _STRENGTH = "as the harness scores items: 1/m where an answer's last token is wrong"
 
 
@@ -118,7 +118,7 @@ class _Reader:
             reported=stated,
             recomputed=recomputed,
             note="; ".join(filter(None, [note, recomputed.note if recomputed else ""])),
-            better=_MAIN.get(name),
+            better=_better(name, recomputed),
             main=name in _MAIN,
             p_value=name == "forget_quality",
         )
@@ -276,6 +276,13 @@ class _Reader:
                 raise Fault(f"item {key} of {group} is no object")
             scores.append(number(item.get("score"), f"the score of item {key} of {group}"))
         return scores
+
+
+def _better(name: str, recomputed: Recomputed | None) -> bool | None:
+    """What is better; on the forget set two of the three truth ratios tell what is still known."""
+    if name == "forget_truth_ratio" and recomputed is not None:
+        return recomputed.by == "min(R, 1/R)"
+    return _MAIN.get(name)
 
 
 def _all_text(texts: Mapping[str, tuple[object, object]]) -> bool:
