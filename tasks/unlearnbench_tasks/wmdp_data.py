@@ -303,7 +303,7 @@ def passages(documents: Iterable[str], corpus: str, words: int, each: int) -> li
     """
     made = []
     for number, text in enumerate(documents):
-        spans = [m.span() for m in _WORD.finditer(text)]
+        spans = [m.span() for m in islice(_WORD.finditer(text), each * words)]
         for piece in range(each):
             own = spans[piece * words : (piece + 1) * words]
             if len(own) <= OPENING:
