@@ -8,6 +8,7 @@ torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,9 @@ REPLICATES = 1000
 #: Resampling fewer clusters than this gives intervals that miss the truth half of the time, and
 #: none is given (two clusters: 49 % coverage where 95 % is promised; three: 73 %).
 MIN_CLUSTERS = 5
+
+#: The weights of at most so many items are kept for the next result: 8 MB a split.
+REMEMBERED_ITEMS = 1000
 
 #: How often each item of a split counts: one row a resample, or None where each counts once.
 Weights = Mapping[str, "NDArray[np.int64] | None"]
@@ -61,13 +65,11 @@ def summarise(
     few = {s for s in splits if len({r.cluster for r in records if r.split == s}) < MIN_CLUSTERS}
 
     def resamples(items: Sequence[Record]) -> Weights:
-        weights = {}
-        for split in splits:
-            clusters = [r.cluster for r in items if r.split == split]
-            if clusters:
-                generator = metrics.seeded_generator(task, split, *sorted(set(clusters)))
-                weights[split] = metrics.cluster_weights(clusters, REPLICATES, generator)
-        return weights
+        clusters: dict[str, list[str]] = {split: [] for split in splits}
+        for record in items:
+            if record.split in clusters:
+                clusters[record.split].append(record.cluster)
+        return {split: _resampled(task, split, tuple(c)) for split, c in clusters.items() if c}
 
     points = values(lambda _: dict.fromkeys(splits))
     spread = values(resamples)
@@ -94,6 +96,26 @@ def summarise(
             )
         )
     return made
+
+
+def _resampled(task: str, split: str, clusters: tuple[str, ...]) -> NDArray[np.int64]:
+    """The weights of a split's items in each resample, [REPLICATES, items]; not to be written to.
+
+    The models of a task have the same items: what is small is drawn once.
+    """
+    if len(clusters) > REMEMBERED_ITEMS:
+        return _drawn(task, split, clusters)
+    return _drawn_once(task, split, clusters)
+
+
+def _drawn(task: str, split: str, clusters: tuple[str, ...]) -> NDArray[np.int64]:
+    generator = metrics.seeded_generator(task, split, *sorted(set(clusters)))
+    weights = metrics.cluster_weights(clusters, REPLICATES, generator)
+    weights.flags.writeable = False
+    return weights
+
+
+_drawn_once = lru_cache(maxsize=16)(_drawn)
 
 
 def column(records: Sequence[Record], split: str, name: str) -> NDArray[np.float64]:

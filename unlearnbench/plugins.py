@@ -74,6 +74,7 @@ class Plugin:
             )
         return loaded
 
+    @lru_cache(maxsize=256)  # noqa: B019 - plugins live as long as the process
     def unmet_requirement(self) -> str | None:
         """Why the plugin's own `Requires-Dist: unlearnbench` excludes this suite, else None."""
         here = Version(suite_version())

@@ -9,11 +9,17 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from unlearnbench.metrics._smirnov import log10_p_value
+
+#: Numbers of a block that a sum over many rows of weights holds at a time.
+_BLOCK = 32_768
+#: Sums of whole weights below it are exact in either kind of number.
+_EXACT = 2**31
 
 
 def mean(values: ArrayLike, weights: ArrayLike | None = None) -> float | NDArray[np.float64]:
@@ -27,7 +33,7 @@ def mean(values: ArrayLike, weights: ArrayLike | None = None) -> float | NDArray
     if weights is None:
         return _unwrap(scores.mean(axis=-1))
     w = _weights("weights", weights, scores.shape[-1])
-    return _unwrap((w * scores).sum(axis=-1) / w.sum(axis=-1))
+    return _unwrap(_weighted_sum(w, scores) / w.sum(axis=-1))
 
 
 def harmonic_mean(*components: ArrayLike) -> float | NDArray[np.float64]:
@@ -147,11 +153,25 @@ def _scores(name: str, values: ArrayLike, one_axis: bool = False) -> NDArray[np.
     return scores
 
 
-def _weights(name: str, weights: ArrayLike, n: int) -> NDArray[np.float64]:
-    w = np.asarray(weights, dtype=np.float64)
+def _weighted_sum(w: NDArray[Any], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sum_i w_i v_i over the last axis; many rows of weights a few at a time, within the cache."""
+    if w.ndim != 2 or scores.ndim != 1:
+        return np.asarray((w * scores).sum(axis=-1))
+    step = max(1, _BLOCK // scores.size)
+    sums = np.empty(len(w))
+    for start in range(0, len(w), step):
+        sums[start : start + step] = (w[start : start + step] * scores).sum(axis=-1)
+    return sums
+
+
+def _weights(name: str, weights: ArrayLike, n: int) -> NDArray[Any]:
+    """The weights, float64 or, where they are whole numbers, as they came: a copy costs time."""
+    w = np.asarray(weights)
+    if w.dtype.kind not in "iu" or (w.size and abs(int(w.max())) >= _EXACT):
+        w = np.asarray(w, dtype=np.float64)
     if w.ndim == 0 or w.shape[-1] != n:
         raise ValueError(f"{name} has shape {w.shape} for {n} items: its last axis must be {n}.")
-    if not ((w >= 0) & np.isfinite(w)).all():
+    if w.size and not (w.min() >= 0 and w.max() < np.inf):  # NaN is neither
         raise ValueError(f"{name} holds a negative or non-finite number: a weight is a count.")
     if not (w.sum(axis=-1) > 0).all():
         raise ValueError(f"{name} has a row that is all zero: no item counts in it.")
