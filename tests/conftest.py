@@ -15,3 +15,4 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads what another one, or the user, has cached."""
     monkeypatch.setenv("UNLEARNBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

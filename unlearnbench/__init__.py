@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unlearnbench import metrics
     from unlearnbench.cache import cache_folder, cached_tensors, content_key
     from unlearnbench.checkpoint import Checkpoint, CheckpointState
+    from unlearnbench.cli.progress import counting
     from unlearnbench.errors import (
         DataError,
         Diverged,
@@ -59,6 +60,7 @@ _HOMES = {
     "errors": ("DataError", "Diverged", "ModelError", "PluginError", "ResultError", "UserError"),
     "method": ("Method", "MethodConfig", "Progress", "silent"),
     "checkpoint": ("Checkpoint", "CheckpointState"),
+    "cli.progress": ("counting",),
     "cache": ("cache_folder", "cached_tensors", "content_key"),
     "models": (
         "BoundModules",
@@ -133,6 +135,7 @@ __all__ = [
     "cache_folder",
     "cached_tensors",
     "content_key",
+    "counting",
     "head_logits",
     "load_model",
     "load_records",

@@ -20,7 +20,13 @@ _STRICT = click.option(
 _RECOMPUTE = click.option(
     "--recompute/--no-recompute",
     default=True,
-    help="Recompute every number from its records (the tier `recomputed`); on unless refused.",
+    help="Recompute every number from its records (the tier `recomputed`); on unless refused. "
+    "What was recomputed on this machine before, with the same code, is not done again.",
+)
+_WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that recompute; one for each CPU core unless given.",
 )
 
 
@@ -54,6 +60,7 @@ def leaderboard() -> None:
 @_STRICT
 @_RECOMPUTE
 @_REPORTED
+@_WORKERS
 def build_command(
     results: tuple[Path, ...],
     out: Path,
@@ -61,6 +68,7 @@ def build_command(
     strict: bool,
     recompute: bool,
     reported: tuple[Path, ...],
+    workers: int | None,
 ) -> None:
     """Write LEADERBOARD.md, leaderboard.csv, leaderboard.json and index.html.
 
@@ -80,7 +88,7 @@ def build_command(
     from unlearnbench_leaderboard.reported import read_reported
 
     figures = read_reported(reported)
-    tables = tables_of(_read(results, strict, recompute, out).entries)
+    tables = tables_of(_read(results, strict, recompute, workers, out).entries)
     made = files_of(tables, _existing_text(out / MARKDOWN), figures)
     if check:
         _check(out, made)
@@ -95,7 +103,10 @@ def build_command(
 @_RESULTS
 @_STRICT
 @_RECOMPUTE
-def show_command(results: tuple[Path, ...], strict: bool, recompute: bool) -> None:
+@_WORKERS
+def show_command(
+    results: tuple[Path, ...], strict: bool, recompute: bool, workers: int | None
+) -> None:
     """Print the tables; write nothing.
 
     RESULTS are result files and folders of them.
@@ -107,17 +118,31 @@ def show_command(results: tuple[Path, ...], strict: bool, recompute: bool) -> No
     from unlearnbench_leaderboard import terminal
     from unlearnbench_leaderboard.board import tables_of
 
-    click.echo(terminal.text(tables_of(_read(results, strict, recompute).entries)))
+    reading = _read(results, strict, recompute, workers)
+    click.echo(terminal.text(tables_of(reading.entries)))
 
 
 def _read(
-    results: tuple[Path, ...], strict: bool, recompute: bool, out: Path | None = None
+    results: tuple[Path, ...],
+    strict: bool,
+    recompute: bool,
+    workers: int | None,
+    out: Path | None = None,
 ) -> Reading:
     """The results; broken files are one line each on standard error."""
+    from unlearnbench import counting
     from unlearnbench.errors import UserError
-    from unlearnbench_leaderboard.entries import read_entries, tier_by_recomputing, unverified
+    from unlearnbench.results import Ledger, usable_cores
+    from unlearnbench_leaderboard.entries import by_recomputing, read_entries, unverified
 
-    reading = read_entries(results, out, tier_by_recomputing if recompute else unverified)
+    if recompute:
+        with counting("recomputing") as counted:
+            tiers_of = by_recomputing(
+                workers=workers or usable_cores(), ledger=Ledger(), counted=counted
+            )
+            reading = read_entries(results, out, tiers_of)
+    else:
+        reading = read_entries(results, out, unverified)
     for fault in reading.faults:
         click.echo(f"left out: {fault}", err=True)
     if strict and reading.faults:

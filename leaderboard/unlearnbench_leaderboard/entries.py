@@ -8,15 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
-from unlearnbench.errors import ResultError, UserError
-from unlearnbench.results import Result, not_installed, read_result, result_files, verify
+from unlearnbench.errors import UserError
+from unlearnbench.results import Ledger, Result, read_result, recomputed, result_files
 from unlearnbench_leaderboard.formats import clean
 
 #: Our own output, which may lie in the folder that is read.
 OWN_FILE = "leaderboard.json"
 
-#: Says how far a result can be trusted: a key of `rules.TIERS`.
-TierOf = Callable[[Path, Result], str]
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file that has to be left out."""
+
+    reasons: Sequence[str]
+
+    def __str__(self) -> str:
+        more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
+        return f"{self.reasons[0]}{more}"
+
+
+#: Says how far each of these results can be trusted, a key of `rules.TIERS`, or what is wrong.
+TiersOf = Callable[[Sequence[tuple[Path, Result]]], Sequence[str | Fault]]
+#: Told how many are done, of how many.
+Counted = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,28 +54,34 @@ class Reading:
     faults: tuple[str, ...]
 
 
-def tier_by_recomputing(path: Path, result: Result) -> str:
-    """`recomputed` where every number of the result follows from its records, by doing it.
+def by_recomputing(
+    *, workers: int = 1, ledger: Ledger | None = None, counted: Counted | None = None
+) -> TiersOf:
+    """`recomputed` where every number of a result follows from its records, by doing it.
 
-    Raises:
-        ResultError: a number does not, or a record is not there. (Where the task's plugin is not
-            installed nobody can tell: `unverified`.)
+    A fault where one does not, or a record is not there; `unverified` where nobody here can tell
+    (the task's plugin is not installed).
+
+    Args:
+        workers: processes.
+        ledger: what it vouches for was recomputed on this machine before.
+        counted: told how many results are recomputed, of how many.
     """
-    if result.records is None or not_installed(result):
-        return "unverified"
-    if faults := verify(path):
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise ResultError(f"{faults[0]}{more}")
-    return "recomputed"
+
+    def tiers(read: Sequence[tuple[Path, Result]]) -> list[str | Fault]:
+        found = recomputed(read, workers=workers, ledger=ledger, counted=counted)
+        return ["unverified" if f is None else Fault(f) if f else "recomputed" for f in found]
+
+    return tiers
 
 
-def unverified(path: Path, result: Result) -> str:
+def unverified(read: Sequence[tuple[Path, Result]]) -> list[str | Fault]:
     """The tier of what nobody has looked at."""
-    return "unverified"
+    return ["unverified"] * len(read)
 
 
 def read_entries(
-    locations: Sequence[Path], out: Path | None = None, tier_of: TierOf = tier_by_recomputing
+    locations: Sequence[Path], out: Path | None = None, tiers_of: TiersOf | None = None
 ) -> Reading:
     """The results below files and folders, each once, in an order that depends on names alone.
 
@@ -71,29 +91,26 @@ def read_entries(
     Args:
         locations: files and folders.
         out: the folder of the page that will link to the files.
-        tier_of: how far a result can be trusted.
+        tiers_of: how far each result can be trusted; by recomputing them here unless given.
 
     Raises:
         UserError: there is no result at all.
     """
+    files = list(_files(locations))
+    read = {path: read_result(path) for _, path in files}
+    sound = [(path, result) for path, (_, result) in read.items() if result is not None]
+    tiers = dict(zip((p for p, _ in sound), (tiers_of or by_recomputing())(sound), strict=True))
     entries: list[Entry] = []
     faults: list[str] = []
     known: dict[str, str] = {}
-    files = list(_files(locations))
     for name, path in files:
         source = clean(name)
-        reasons, result = read_result(path)
+        reasons, result = read[path]
+        tier = Fault(reasons) if result is None else tiers[path]
         if result is not None and result.run_id in known:
-            reasons = [f"the same run as {known[result.run_id]} ({result.run_id})"]
-            result = None
-        if result is None:
-            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-            faults.append(clean(f"{source}: {reasons[0]}{more}"))
-            continue
-        try:
-            tier = tier_of(path, result)
-        except ResultError as error:
-            faults.append(clean(f"{source}: {error}"))
+            tier = Fault([f"the same run as {known[result.run_id]} ({result.run_id})"])
+        if result is None or isinstance(tier, Fault):
+            faults.append(clean(f"{source}: {tier}"))
             continue
         known[result.run_id] = source
         entries.append(Entry(result, source, _link(path, out), tier))

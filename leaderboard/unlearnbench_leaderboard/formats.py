@@ -71,6 +71,8 @@ def clean(text: str) -> str:
     A name may hold anything. Escape sequences would colour or clear a terminal, line breaks would
     tear a table, and direction overrides would make it read otherwise than it is stored.
     """
+    if text.isprintable():  # nearly every text: none of its characters is of those below
+        return text
     return "".join("�" if _unprintable(c) else c for c in text)
 
 
@@ -88,6 +90,8 @@ def shorten(text: str, width: int) -> str:
 
 def display_width(text: str) -> int:
     """Columns of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import click
@@ -29,7 +29,8 @@ class Display(Protocol):
 class LogDisplay:
     """One line when something starts, then one every `LOG_INTERVAL` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, err: bool = False) -> None:
+        self._err = err
         self._stages: dict[str, str] = {}
         self._started: dict[str, float] = {}
         self._last: dict[str, float] = {}
@@ -43,22 +44,24 @@ class LogDisplay:
         if now - self._last.get(name, now - LOG_INTERVAL) < LOG_INTERVAL:
             return
         self._last[name] = now
-        left = f", about {_clock((now - started) / done * (total - done))} left" if done else ""
-        click.echo(f"{name}: {note} {done}/{total}{left}")
+        known = done and now > started
+        left = f", about {_clock((now - started) / done * (total - done))} left" if known else ""
+        said = f"{name}: {note} {done}/{total}{left}" if note else f"{name}: {done}/{total}{left}"
+        click.echo(said, err=self._err)
 
     def finish(self, name: str, line: str) -> None:
         self._stages.pop(name, None)
         self._last.pop(name, None)
-        click.echo(line)
+        click.echo(line, err=self._err)
 
     def line(self, text: str) -> None:
-        click.echo(text)
+        click.echo(text, err=self._err)
 
 
 class TerminalDisplay:
     """A rich progress bar for each thing that is going on."""
 
-    def __init__(self) -> None:
+    def __init__(self, err: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -68,7 +71,7 @@ class TerminalDisplay:
             TextColumn("{task.completed}/{task.total}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}", markup=False),
-            console=Console(),
+            console=Console(stderr=err),
             transient=True,
         )
         self._bars: dict[str, tuple[object, int]] = {}
@@ -105,13 +108,32 @@ class TerminalDisplay:
 
 
 @contextmanager
-def display() -> Iterator[Display]:
-    """Bars where standard output is a terminal, lines elsewhere."""
-    if sys.stdout.isatty():
-        with TerminalDisplay() as terminal:
+def display(err: bool = False) -> Iterator[Display]:
+    """Bars where standard output (`err`: standard error) is a terminal, lines elsewhere."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        with TerminalDisplay(err) as terminal:
             yield terminal
     else:
-        yield LogDisplay()
+        yield LogDisplay(err)
+
+
+@contextmanager
+def counting(name: str, patience: float = 2.0) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with how many are done, of how many: shown on standard error.
+
+    What is done within `patience` seconds is not shown at all.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        shown: list[Display] = []
+
+        def counted(done: int, total: int) -> None:
+            if not shown and time.monotonic() - began >= patience and done < total:
+                shown.append(stack.enter_context(display(err=True)))
+            for bars in shown:
+                bars.update(name, done, total)
+
+        yield counted
 
 
 def _clock(seconds: float) -> str:

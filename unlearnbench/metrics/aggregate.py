@@ -140,7 +140,8 @@ def _ecdf(
     cumulated = np.cumsum(w[..., order], axis=-1)  # [..., n]
     cumulated = np.concatenate([np.zeros((*cumulated.shape[:-1], 1)), cumulated], axis=-1)
     # side="right" passes all the ties of a value at once
-    return cumulated[..., np.searchsorted(values[order], grid, "right")] / cumulated[..., -1:]
+    reached = cumulated[..., np.searchsorted(values[order], grid, "right")]
+    return np.asarray(reached / cumulated[..., -1:])
 
 
 def _scores(name: str, values: ArrayLike, one_axis: bool = False) -> NDArray[np.float64]:

@@ -48,6 +48,7 @@ def _normalised(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".").rstrip()
 
 
+@lru_cache(maxsize=4096)  # the same text is asked about for each resampling of its item
 def is_degenerate(generation: str) -> bool:
     """Is the text empty, or does one 3-gram of its words recur as at least half of its 3-grams?
 

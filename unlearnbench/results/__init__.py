@@ -1,5 +1,7 @@
 """Results: the schema, the files, and their verification. Imports no torch."""
 
+from unlearnbench.results.ledger import Ledger
+from unlearnbench.results.recomputation import recomputed, usable_cores, verified
 from unlearnbench.results.records import Record, dump_records, load_records
 from unlearnbench.results.schema import Metric, Result, TuningBlock, json_schema
 from unlearnbench.results.store import (
@@ -12,6 +14,7 @@ from unlearnbench.results.store import (
 from unlearnbench.results.verification import not_installed, verify
 
 __all__ = [
+    "Ledger",
     "Metric",
     "Record",
     "Result",
@@ -23,7 +26,10 @@ __all__ = [
     "load_result",
     "not_installed",
     "read_result",
+    "recomputed",
     "result_files",
+    "usable_cores",
+    "verified",
     "verify",
     "write_atomically",
 ]

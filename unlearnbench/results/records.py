@@ -11,12 +11,12 @@ import hashlib
 import io
 import json
 import math
-import sys
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.errors import ResultError
 
@@ -132,30 +132,30 @@ def parse_records(packed: bytes, name: str) -> list[Record]:
     return records
 
 
+class _Line(BaseModel):
+    """A record as it stands in a file: text is text, a number is a finite number, nothing more."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    id: str
+    split: str
+    cluster: str
+    scores: dict[str, float]
+    generation: str | None = None
+
+
 def _record(line: bytes, place: str) -> Record:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ResultError(f"{place}: not a record ({error}).") from error
-    if not (isinstance(row, dict) and _is_record(row)):
+        row = _Line.model_validate_json(line)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"]))[:100]
         raise ResultError(
-            f"{place}: not a record. A record has the texts id, split and cluster, scores (names "
-            "with finite numbers), and may have a generation (text or null)."
-        )
-    scores = {name: float(value) for name, value in row["scores"].items()}
-    return Record(**{**row, "scores": scores})
-
-
-def _is_record(row: dict[str, Any]) -> bool:
-    scores, generation = row.get("scores"), row.get("generation")
-    return (
-        {"id", "split", "cluster", "scores"} <= row.keys() <= set(Record.__dataclass_fields__)
-        and all(isinstance(row[name], str) for name in ("id", "split", "cluster"))
-        and (generation is None or isinstance(generation, str))
-        and isinstance(scores, dict)
-        # bool is an int to Python, and no number to anybody else
-        and all(type(v) in (int, float) and abs(v) <= sys.float_info.max for v in scores.values())
-    )
+            f"{place}: not a record ({f'{where}: ' if where else ''}{fault['msg']}). A record has "
+            "the texts id, split and cluster, scores (names with finite numbers), and may have a "
+            "generation (text or null)."
+        ) from error
+    return Record(row.id, row.split, row.cluster, row.scores, row.generation)
 
 
 def sha256_of(data: bytes) -> str:

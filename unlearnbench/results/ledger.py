@@ -1,0 +1,260 @@
+"""The ledger: which results were recomputed on this machine before, and need not be again.
+
+A tag stands for one result file, its records and its references' records, byte for byte, and for
+the code that recomputes them. It is an HMAC under a secret of this user on this machine, and the
+ledger is a plain list of tags. So
+
+* a tag vouches for this: `verify` found no fault in exactly these bytes, run by this suite, with
+  this source of the suite and of the task's and the utilities' packages, in these versions of what
+  they require. A changed metric, task, record or digit has another tag, which is not there;
+* a ledger that is torn, poisoned, or comes from another machine gives no tier: nobody without the
+  secret can write a tag. What is no tag is skipped;
+* it does not vouch against whoever runs as this user: they can read the secret (and could as well
+  change the suite itself). Nor for a fault of the machine, nor for a package that a plugin imports
+  without declaring it;
+* `unlearnbench validate` never asks it.
+
+Where the secret or the ledger cannot be kept, nothing is remembered, and everything recomputed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from unlearnbench.errors import PluginError, ResultError, UserError
+from unlearnbench.results.records import read_packed, sha256_of
+from unlearnbench.results.schema import Result
+from unlearnbench.results.store import MAX_RESULT_BYTES, records_of, write_atomically
+
+#: A ledger that grew beyond this (some 120,000 tags) is begun anew.
+MAX_LEDGER_BYTES = 8 * 1024 * 1024
+#: A plugin whose package is larger than this is not read at each build: its results have no tag.
+MAX_PACKAGE_BYTES = 256 * 1024 * 1024
+#: New tags that are kept in memory at most before they are written.
+_UNSAVED = 250
+
+_TAG = re.compile(rb"[0-9a-f]{64}")
+_SECRET_BYTES = 32
+
+
+class Ledger:
+    """The tags of this user on this machine."""
+
+    def __init__(self) -> None:
+        self._secret = _secret()
+        self._tags = _read(_place()) if self._secret else frozenset()
+        self._new: set[str] = set()
+        self._digests: dict[Path, str] = {}
+        self._codes: dict[tuple[str, ...], str | None] = {}
+
+    def tag(self, path: Path, result: Result) -> str | None:
+        """The tag of the result at `path`; None for what the ledger cannot vouch for.
+
+        That is a result with a missing or unfitting records file, or whose plugins are not found.
+        """
+        code = self._code(result)
+        if self._secret is None or code is None:
+            return None
+        try:
+            contents = [path.name, sha256_of(_bounded(path))]
+            for field, file, stated in records_of(result, path):
+                if self._digest(file) != stated:
+                    return None
+                contents += [field, file.name, self._digest(file)]
+        except (ResultError, OSError):
+            return None
+        message = json.dumps([code, *contents]).encode()
+        return hmac.new(self._secret, message, "sha256").hexdigest()
+
+    def __contains__(self, tag: str | None) -> bool:
+        return tag is not None and (tag in self._tags or tag in self._new)
+
+    def add(self, tag: str | None) -> None:
+        """Remembers a tag; `save` writes it, or this does, now and then."""
+        if tag is not None:
+            self._new.add(tag)
+            if len(self._new) >= _UNSAVED:
+                self.save()
+
+    def save(self) -> None:
+        """Writes what is new beside what other processes wrote meanwhile; gives up silently."""
+        from unlearnbench.cache import locked
+
+        if not self._new:
+            return
+        place = _place()
+        try:
+            with locked(place):
+                there = _read(place)
+                kept = sorted(there | self._new)
+                if len(kept) * (_SECRET_BYTES * 2 + 1) > MAX_LEDGER_BYTES:
+                    kept = sorted(self._new)
+                write_atomically(place, "".join(f"{tag}\n" for tag in kept).encode())
+        except UserError:
+            return  # a cache that cannot be written is no fault of the results
+        self._tags |= self._new
+        self._new.clear()
+
+    def _digest(self, file: Path) -> str:
+        """sha256 of a records file; those of references are shared, and read once."""
+        if file not in self._digests:
+            self._digests[file] = sha256_of(read_packed(file))
+        return self._digests[file]
+
+    def _code(self, result: Result) -> str | None:
+        plugins = (result.task.name, *(f"utility {u.name}" for u in result.utilities))
+        if plugins not in self._codes:
+            self._codes[plugins] = _code_of(result)
+        return self._codes[plugins]
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        data = stream.read(MAX_RESULT_BYTES + 1)
+    if len(data) > MAX_RESULT_BYTES:
+        raise ResultError(f"{path.name}: too large.")
+    return data
+
+
+# --- the code -------------------------------------------------------------------------------------
+
+
+def _code_of(result: Result) -> str | None:
+    """One hash for all code that recomputes a result; None where it cannot be told."""
+    from unlearnbench import plugins
+
+    try:
+        found = [plugins.find("task", result.task.name)]
+        found += [plugins.find("utility", block.name) for block in result.utilities]
+    except PluginError:
+        return None
+    packages = {"unlearnbench", *(p.value.partition(":")[0].split(".")[0].strip() for p in found)}
+    parts = [platform.python_implementation(), platform.python_version(), platform.machine()]
+    for package in sorted(packages):
+        content = _package_hash(package)
+        if content is None:
+            return None
+        parts += [package, content]
+    for distribution in sorted({"unlearnbench", *(p.distribution for p in found)}):
+        parts += [distribution, *_versions(distribution)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@lru_cache(maxsize=32)
+def _package_hash(package: str) -> str | None:
+    """sha256 over the files of an importable package, or None: not there, or too large."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    roots = [Path(root) for root in spec.submodule_search_locations or []]
+    total = hashlib.sha256()
+    size = 0
+    try:
+        if not roots:
+            total.update(Path(spec.origin or "").read_bytes())
+            return total.hexdigest()
+        for root in roots:
+            for file in _files(root):
+                size += file.stat().st_size
+                if size > MAX_PACKAGE_BYTES:
+                    return None
+                name = file.relative_to(root).as_posix()
+                total.update(f"{name}\n{sha256_of(file.read_bytes())}\n".encode())
+    except OSError:
+        return None
+    return total.hexdigest()
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if f != "__pycache__")
+        yield from (path for name in sorted(names) if (path := Path(folder, name)).is_file())
+
+
+@lru_cache(maxsize=32)
+def _versions(distribution: str) -> tuple[str, ...]:
+    """The version of a distribution and of each that it requires, as `name==version`."""
+    names = [distribution]
+    for text in importlib.metadata.requires(distribution) or []:
+        try:
+            names.append(Requirement(text).name)
+        except InvalidRequirement:
+            continue
+    return tuple(f"{name}=={_version(name)}" for name in sorted(set(names)))
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+
+def _place() -> Path:
+    from unlearnbench.cache import cache_folder
+
+    return cache_folder() / "recomputed" / "ledger.txt"
+
+
+def _read(place: Path) -> frozenset[str]:
+    try:
+        if place.stat().st_size > MAX_LEDGER_BYTES:
+            return frozenset()
+        lines = place.read_bytes().split(b"\n")
+    except OSError:
+        return frozenset()
+    return frozenset(line.decode() for line in lines if _TAG.fullmatch(line))
+
+
+def secret_file() -> Path:
+    """Where the secret lies: not in the cache folder, which people copy and share."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "unlearnbench" / "ledger.key"
+
+
+def _secret() -> bytes | None:
+    """The secret of this user, made at first use; None where it cannot be kept to them alone."""
+    path = secret_file()
+    try:
+        if _is_ours(path):
+            return path.read_bytes()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(secrets.token_bytes(_SECRET_BYTES))
+        return path.read_bytes() if _is_ours(path) else None
+    except OSError:  # another process was first, or the folder is not ours to write
+        return path.read_bytes() if _is_ours(path) else None
+
+
+def _is_ours(path: Path) -> bool:
+    """A plain file of this user, that nobody else can read or write."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    plain = stat.S_ISREG(found.st_mode) and found.st_size == _SECRET_BYTES
+    if os.name == "nt":  # the profile folder is the user's own there
+        return plain
+    return plain and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
