@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,25 +79,28 @@ def pareto_layers(first: Floats, second: Floats) -> Ints:
 
     Layer 1 holds the points that no other dominates (at least as good in both, better in one);
     layer 2 those that only layer 1 dominates, and so on. Equal points share a layer.
+
+    Args:
+        first: a coordinate of each point, [n], or [n, B] for B sets of n points.
+        second: the other, of the same shape.
     """
-    layers = np.zeros(len(first), dtype=np.int64)
+    x, y = (np.atleast_2d(np.asarray(c, dtype=np.float64).T).T for c in (first, second))
+    n, sets = x.shape
     # By the first coordinate, then the second, falling: whatever dominates a point comes before it.
-    order = np.lexsort((-second, -first))
-    ceilings: list[float] = []  # for each layer, minus the greatest second coordinate in it: rising
-    previous = -1
-    for i in order:
-        if previous >= 0 and (first[i], second[i]) == (first[previous], second[previous]):
-            layers[i] = layers[previous]
-        else:
-            # The first layer in which nobody reaches this point's second coordinate.
-            layer = bisect_right(ceilings, -float(second[i]))
-            if layer == len(ceilings):
-                ceilings.append(-float(second[i]))
-            else:
-                ceilings[layer] = -float(second[i])
-            layers[i] = layer + 1
-        previous = i
-    return layers
+    order = np.lexsort((-y, -x), axis=0)  # [n, B]
+    x, y = np.take_along_axis(x, order, 0), np.take_along_axis(y, order, 0)
+    ceilings = np.full((n, sets), -np.inf)  # the greatest second coordinate in each layer: falling
+    found = np.zeros((n, sets), dtype=np.int64)  # layers from 0 on, in that order
+    for i in range(n):
+        # The first layer in which nobody reaches this point's second coordinate.
+        found[i] = (ceilings[: i + 1] >= y[i]).sum(axis=0)
+        if i:
+            equal = (x[i] == x[i - 1]) & (y[i] == y[i - 1])
+            found[i] = np.where(equal, found[i - 1], found[i])
+        np.put_along_axis(ceilings, found[i][None], y[i][None], 0)
+    layers = np.empty((n, sets), dtype=np.int64)
+    np.put_along_axis(layers, order, found + 1, 0)
+    return layers.reshape(np.shape(first))
 
 
 def _score(forget: Floats, utility: Floats) -> Floats:
@@ -122,18 +124,20 @@ def _rank_replicates(replicates: Floats, score_replicates: Floats) -> tuple[Ints
 
     They differ where contenders are equal in a replicate.
     """
-    n, length = score_replicates.shape
-    lows, highs = np.empty((n, length), dtype=np.int64), np.empty((n, length), dtype=np.int64)
-    for b in range(length):
-        layers = pareto_layers(replicates[:, 0, b], replicates[:, 1, b])
-        scores = score_replicates[:, b]
-        order = np.lexsort((-scores, layers))
-        # A block is a run of equals in that order: it starts where layer or score changes.
-        changes = (np.diff(layers[order]) != 0) | (np.diff(scores[order]) != 0)
-        starts = np.concatenate([[0], np.flatnonzero(changes) + 1, [n]])
-        block = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-        lows[order, b] = starts[block] + 1
-        highs[order, b] = starts[block + 1]
+    n = len(score_replicates)
+    layers = pareto_layers(replicates[:, 0], replicates[:, 1])  # [n, B]
+    order = np.lexsort((-score_replicates, layers), axis=0)
+    # A block is a run of equals in that order: it starts where layer or score changes.
+    layer, score = (np.take_along_axis(v, order, 0) for v in (layers, score_replicates))
+    changes = (layer[1:] != layer[:-1]) | (score[1:] != score[:-1])
+    every = np.ones((1, order.shape[1]), dtype=np.bool_)
+    starts, ends = np.vstack([every, changes]), np.vstack([changes, every])
+    place = np.arange(1, n + 1)[:, None]
+    first = np.maximum.accumulate(np.where(starts, place, 1), axis=0)
+    last = np.minimum.accumulate(np.where(ends, place, n)[::-1], axis=0)[::-1]
+    lows, highs = np.empty_like(order), np.empty_like(order)
+    np.put_along_axis(lows, order, first, 0)
+    np.put_along_axis(highs, order, last, 0)
     return lows, highs
 
 
