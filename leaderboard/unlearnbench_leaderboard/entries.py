@@ -96,12 +96,12 @@ def read_entries(
     Raises:
         UserError: there is no result at all.
     """
-    files = list(_files(locations))
+    faults: list[str] = []
+    files = list(_files(locations, faults))
     read = {path: read_result(path) for _, path in files}
     sound = [(path, result) for path, (_, result) in read.items() if result is not None]
     tiers = dict(zip((p for p, _ in sound), (tiers_of or by_recomputing())(sound), strict=True))
     entries: list[Entry] = []
-    faults: list[str] = []
     known: dict[str, str] = {}
     for name, path in files:
         source = clean(name)
@@ -122,14 +122,21 @@ def read_entries(
     return Reading(tuple(entries), tuple(faults))
 
 
-def _files(locations: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """Name and path of each file, once, by name."""
+def _files(locations: Sequence[Path], faults: list[str]) -> Iterator[tuple[str, Path]]:
+    """Name and path of each file, once, by name; `faults` gets a line for what is no file."""
     found: dict[Path, str] = {}
     for location in locations:
-        for path in result_files(location):
+
+        def named(path: Path, location: Path = location) -> str:
+            return path.name if path == location else path.relative_to(location).as_posix()
+
+        def refused(path: Path, why: str, named: Callable[[Path], str] = named) -> None:
+            faults.append(clean(f"{named(path)}: {why}"))
+
+        for path in result_files(location, refused):
             if path.name == OWN_FILE:
                 continue
-            name = path.name if path == location else path.relative_to(location).as_posix()
+            name = named(path)
             identity = path.resolve()
             # Of two names for one file the first counts, whatever the order of the arguments.
             found[identity] = min(name, found.get(identity, name))

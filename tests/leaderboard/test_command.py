@@ -9,11 +9,11 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-import unlearnbench_leaderboard.entries
 from tests import handmade
 from tests.leaderboard.factory import dump, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.errors import UserError
+from unlearnbench.results import Record, dump_records, recomputation
 from unlearnbench_leaderboard.entries import read_entries
 from unlearnbench_tasks.tofu import Tofu
 
@@ -27,7 +27,7 @@ def call(*arguments):
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """Results with made-up records, of a task that is not installed as far as one can tell."""
-    monkeypatch.setattr(unlearnbench_leaderboard.entries, "not_installed", lambda r: "no task")
+    monkeypatch.setattr(recomputation, "not_installed", lambda r: "no task")
     folder = tmp_path / "results"
     for r in [*seeds(), *seeds(method="npo", forget=0.7)]:
         save(folder, r)
@@ -218,7 +218,7 @@ def test_what_no_plugin_here_can_recompute_is_unverified(tmp_path, monkeypatch):
 
 
 def test_a_verifier_can_be_plugged_in(results):
-    reading = read_entries([results], tier_of=lambda path, r: "verified")
+    reading = read_entries([results], tiers_of=lambda read: ["verified"] * len(read))
     assert {entry.tier for entry in reading.entries} == {"verified"}
 
 
@@ -250,3 +250,96 @@ def test_help_shows_an_example(words):
 def test_read_entries_of_nothing_raises(tmp_path):
     with pytest.raises(UserError, match="`unlearnbench run` writes them"):
         read_entries([tmp_path])
+
+
+# --- a folder of strangers' files -----------------------------------------------------------------
+
+
+def several(folder, count=8):
+    """Valid results with their records, one method each."""
+    paths = []
+    for number in range(count):
+        block = handmade.blocks()["method"].model_copy(update={"name": f"method-{number}"})
+        paths.append(handmade.saved(folder, run_id=f"{number:016x}", method=block))
+        # `saved` keeps records beside its own method; a result's lie beside itself.
+        for file in (folder / "tofu-forget10" / "tiny" / "grad-diff").glob("*.gz"):
+            shutil.copy(file, paths[-1].parent)
+    return paths
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no FIFO, and file names are Unicode")
+def test_every_broken_file_is_one_line_and_all_others_are_rows(tmp_path):
+    results = tmp_path / "results"
+    paths = several(results, 8)
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(results, spoiled)
+    folder = spoiled / "tofu-forget10" / "tiny"
+    records = f"{handmade.RUN_ID}.records.jsonl.gz"
+    (spoiled / "torn.json").write_bytes(paths[0].read_bytes()[:1000])
+    (spoiled / "schema.json").write_text('{"run_id": 5}')
+    (spoiled / "empty.json").write_bytes(b"")
+    (spoiled / "deep.json").write_text("[" * 100_000)
+    with (spoiled / "huge.json").open("wb") as stream:
+        stream.truncate(17 << 20)
+    (spoiled / "loop.json").symlink_to("loop.json")
+    (spoiled / "up").symlink_to(spoiled)
+    (spoiled / "away.json").symlink_to("/etc/hostname")
+    os.mkfifo(spoiled / "fifo.json")
+    (spoiled / "folder.json").mkdir()
+    with open(os.fsencode(spoiled) + b"/\xff\x1b[2J.json", "wb") as stream:
+        stream.write(b"{}")
+    (folder / "method-0" / records).unlink()
+    other = dump_records([Record("a", "forget", "a", {"prob": 0.5})])
+    (folder / "method-1" / records).write_bytes(other)
+    (folder / "method-2" / records).unlink()
+    os.mkfifo(folder / "method-2" / records)
+    out = tmp_path / "board"
+    done = call("build", spoiled, "--out", out)
+    assert done.exit_code == 0, done.output
+    lines = [line.removeprefix("left out: ") for line in done.stderr.splitlines()]
+    assert {line.split(":")[0].rpartition("/")[2] for line in lines} == {
+        *("torn.json", "schema.json", "empty.json", "deep.json", "huge.json", "loop.json"),
+        *("away.json", "fifo.json", "��[2J.json"),
+        *(f"{number:016x}.json" for number in range(3)),
+    }
+    assert len(lines) == 12
+    assert all(line.isprintable() for line in lines)
+    csv = (out / "leaderboard.csv").read_text()
+    assert [f"method-{n}" in csv for n in range(8)] == [False] * 3 + [True] * 5
+    strict = call("build", spoiled, "--out", tmp_path / "strict", "--strict")
+    assert strict.exit_code == 1
+    assert "12 result files had to be left out" in strict.stderr
+    assert not (tmp_path / "strict").exists()
+
+
+def test_the_same_bytes_whatever_was_recomputed_before_and_by_how_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(recomputation, "_CHUNK", 2)
+    monkeypatch.setattr(recomputation, "_WORTH_A_PROCESS", 2)
+    results = tmp_path / "results"
+    forged = several(results)[3]
+    document = json.loads(forged.read_bytes())
+    document["metrics"][0]["value"] += 0.1
+    forged.write_text(json.dumps(document))
+
+    def built(name, machine, *options):
+        monkeypatch.setenv("UNLEARNBENCH_CACHE", str(tmp_path / machine / "cache"))
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / machine / "state"))
+        done = call("build", results, "--out", tmp_path / name, *options)
+        assert done.exit_code == 0, done.output
+        (said,) = [s for s in done.stderr.splitlines() if s.startswith("left out: ")]
+        return said, {f.name: f.read_bytes() for f in (tmp_path / name).iterdir()}
+
+    alone = built("a", "one", "--workers", "1")
+    assert built("b", "two", "--workers", "3") == alone
+    assert (tmp_path / "two" / "cache" / "recomputed" / "ledger.txt").read_text().count("\n") == 7
+    monkeypatch.setattr(recomputation, "verify", lambda path: ["recomputed once more"])
+    said, files = built("c", "two", "--workers", "1")
+    assert files == alone[1]
+    assert "recomputed once more" in said  # the forged one: it is asked about each time
+    unverified = built_without(results, tmp_path / "d")
+    assert unverified != alone[1]
+
+
+def built_without(results, out):
+    call("build", results, "--out", out, "--no-recompute")
+    return {f.name: f.read_bytes() for f in out.iterdir()}

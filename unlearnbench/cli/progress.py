@@ -72,6 +72,8 @@ class TerminalDisplay:
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}", markup=False),
             console=Console(stderr=err),
+            # Bars on standard error leave alone what goes from standard output into a file.
+            redirect_stdout=not err or sys.stdout.isatty(),
             transient=True,
         )
         self._bars: dict[str, tuple[object, int]] = {}

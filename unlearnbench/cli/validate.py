@@ -12,19 +12,26 @@ import click
 @click.command("validate")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a result file and stop.")
-def command(paths: tuple[Path, ...], schema: bool) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes; one for each CPU core unless given.",
+)
+def command(paths: tuple[Path, ...], schema: bool, workers: int | None) -> None:
     """Check result files or folders; report every fault with file and field.
 
     The schema, the records' hashes, and every aggregate recomputed from the records (a value that
-    is off by more than 1e-6 is a fault). Nothing that a submitter wrote is run.
+    is off by more than 1e-6 is a fault). Nothing that a submitter wrote is run, and nothing that
+    was recomputed before is believed.
 
     \b
     Example:
       unlearnbench validate leaderboard/results
     """
+    from unlearnbench.cli.progress import counting
     from unlearnbench.errors import ResultError
+    from unlearnbench.results.recomputation import usable_cores, verified
     from unlearnbench.results.store import result_files
-    from unlearnbench.results.verification import verify
 
     if schema:
         from unlearnbench.results.schema import json_schema
@@ -40,10 +47,11 @@ def command(paths: tuple[Path, ...], schema: bool) -> None:
     if not files:
         raise ResultError(f"no result file (*.json) in {', '.join(map(str, paths))}.")
     broken = 0
-    for file in files:
-        faults = verify(file)
-        broken += bool(faults)
-        for fault in faults:
-            click.echo(f"{click.format_filename(file)}: {fault}")
+    with counting("recomputing") as counted:
+        answers = verified(files, workers=workers or usable_cores(), counted=counted)
+        for file, faults in zip(files, answers, strict=True):
+            broken += bool(faults)
+            for fault in faults:
+                click.echo(f"{click.format_filename(file)}: {fault}")
     click.echo(f"{len(files)} files: {len(files) - broken} valid, {broken} with faults.")
     sys.exit(1 if broken else 0)

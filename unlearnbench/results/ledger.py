@@ -55,8 +55,10 @@ class Ledger:
     """The tags of this user on this machine."""
 
     def __init__(self) -> None:
-        self._secret = _secret()
-        self._tags = _read(_place()) if self._secret else frozenset()
+        known = _known_secret()
+        self._secret = known or secrets.token_bytes(_SECRET_BYTES)
+        self._kept = known is not None
+        self._tags = _read(_place()) if self._kept else frozenset()
         self._new: set[str] = set()
         self._digests: dict[Path, str] = {}
         self._codes: dict[tuple[str, ...], str | None] = {}
@@ -67,7 +69,7 @@ class Ledger:
         That is a result with a missing or unfitting records file, or whose plugins are not found.
         """
         code = self._code(result)
-        if self._secret is None or code is None:
+        if code is None:
             return None
         try:
             contents = [path.name, sha256_of(_bounded(path))]
@@ -98,13 +100,16 @@ class Ledger:
             return
         place = _place()
         try:
+            if not self._kept:
+                _keep_secret(self._secret)
+                self._kept = True
             with locked(place):
                 there = _read(place)
                 kept = sorted(there | self._new)
                 if len(kept) * (_SECRET_BYTES * 2 + 1) > MAX_LEDGER_BYTES:
                     kept = sorted(self._new)
                 write_atomically(place, "".join(f"{tag}\n" for tag in kept).encode())
-        except UserError:
+        except (UserError, OSError):
             return  # a cache that cannot be written is no fault of the results
         self._tags |= self._new
         self._new.clear()
@@ -232,20 +237,28 @@ def secret_file() -> Path:
     return Path(state) / "unlearnbench" / "ledger.key"
 
 
-def _secret() -> bytes | None:
-    """The secret of this user, made at first use; None where it cannot be kept to them alone."""
+def _known_secret() -> bytes | None:
+    """The secret of this user; None where there is none that was kept to them alone."""
     path = secret_file()
     try:
-        if _is_ours(path):
-            return path.read_bytes()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.read_bytes() if _is_ours(path) else None
+    except OSError:
+        return None
+
+
+def _keep_secret(secret: bytes) -> None:
+    """Writes a new secret.
+
+    Raises:
+        OSError: it cannot be written, or another process was first.
+    """
+    path = secret_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not _is_ours(path):
         path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(secrets.token_bytes(_SECRET_BYTES))
-        return path.read_bytes() if _is_ours(path) else None
-    except OSError:  # another process was first, or the folder is not ours to write
-        return path.read_bytes() if _is_ours(path) else None
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(secret)
 
 
 def _is_ours(path: Path) -> bool:

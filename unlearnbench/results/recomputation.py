@@ -28,6 +28,9 @@ _CHUNK = 16
 #: Fewer results than this are done before another process has started (it imports for a second).
 _WORTH_A_PROCESS = 3 * _CHUNK
 
+#: -P: the current folder may be a stranger's, and no module is imported from there.
+_COMMAND = [sys.executable, "-P", "-m", "unlearnbench.results.verification_worker"]
+
 #: Told how many are done, of how many.
 Counted = Callable[[int, int], None]
 
@@ -149,8 +152,7 @@ class _Worker:
     def __init__(self) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it ends
         self._process = subprocess.Popen(
-            # -P: the current folder may be a stranger's, and no module is imported from there.
-            [sys.executable, "-P", "-m", "unlearnbench.results.verification_worker"],
+            _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -106,18 +106,32 @@ def records_of(result: Result, path: Path) -> list[tuple[str, Path, str | None]]
     return [(field, folder / file, digest) for field, folder, file, digest in every if file]
 
 
-def result_files(folder: Path) -> Iterator[Path]:
-    """The `*.json` files below a folder, sorted, without following links or hidden names."""
+def result_files(
+    folder: Path, refused: Callable[[Path, str], None] | None = None
+) -> Iterator[Path]:
+    """The `*.json` files below a folder, sorted, without following links or hidden names.
+
+    `refused` is told of what has such a name and is no plain file, and of folders that cannot be
+    read: the path and why.
+    """
     if folder.is_file():
         yield folder
         return
-    for root, folders, names in os.walk(folder, followlinks=False):
+
+    def unreadable(error: OSError) -> None:
+        if refused is not None:
+            refused(Path(error.filename), f"cannot be read ({error.strerror})")
+
+    for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=False):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
             path = Path(root, name)
-            plain = path.is_file() and not path.is_symlink()
-            if name.endswith(".json") and not name.startswith(".") and plain:
+            if not name.endswith(".json") or name.startswith("."):
+                continue
+            if path.is_file() and not path.is_symlink():
                 yield path
+            elif refused is not None:
+                refused(path, "a link" if path.is_symlink() else "not a file")
 
 
 def load_result(path: Path) -> Result:
