@@ -182,6 +182,10 @@ def test_a_ledger_from_another_machine_gives_no_tier(
     result_path: Path, asked: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A cache that was shared, or unpacked from somewhere: without that machine's secret."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "here"))
+    own = Ledger()
+    own.add("a" * 64)
+    own.save()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     ask(result_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "here"))

@@ -129,13 +129,14 @@ def test_ctrl_c_ends_the_processes_at_once_without_a_traceback(paths: list[Path]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 60
     while not waiting.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children()
     assert children
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the processes get it too
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert (output, errors.strip()) == ("", "Aborted!")

@@ -159,7 +159,6 @@ class _Worker:
             text=True,
             encoding="ascii",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for the parent, from the first moment on
         )
 
     def ask(self, path: Path) -> list[str] | None:
