@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from unlearnbench.errors import UserError
-from unlearnbench_leaderboard import data_files, markdown
+from unlearnbench_leaderboard import data_files, latex, markdown
 from unlearnbench_leaderboard.board import Table, tables_of
 from unlearnbench_leaderboard.entries import Entry
 from unlearnbench_leaderboard.page import page
@@ -46,6 +46,7 @@ def files_of(
         MARKDOWN: markdown.document(tables, previous_markdown, reported).encode(),
         "leaderboard.csv": data_files.csv_bytes(tables),
         "leaderboard.json": data_files.json_bytes(tables, reported),
+        "leaderboard.tex": latex.document(tables).encode(),
         PAGE: page(tables, reported),
     }
     if reported:

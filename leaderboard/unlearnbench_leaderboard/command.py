@@ -70,7 +70,7 @@ def build_command(
     reported: tuple[Path, ...],
     workers: int | None,
 ) -> None:
-    """Write LEADERBOARD.md, leaderboard.csv, leaderboard.json and index.html.
+    """Write LEADERBOARD.md, leaderboard.csv, .json and .tex, and index.html.
 
     RESULTS are result files and folders of them. The same results give the same bytes. Text that
     you write around the markers in LEADERBOARD.md is kept; index.html opens without a server.

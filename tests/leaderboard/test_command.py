@@ -17,7 +17,13 @@ from unlearnbench.results import Record, dump_records, recomputation
 from unlearnbench_leaderboard.entries import read_entries
 from unlearnbench_tasks.tofu import Tofu
 
-FILES = ["LEADERBOARD.md", "index.html", "leaderboard.csv", "leaderboard.json"]
+FILES = [
+    "LEADERBOARD.md",
+    "index.html",
+    "leaderboard.csv",
+    "leaderboard.json",
+    "leaderboard.tex",
+]
 
 
 def call(*arguments):

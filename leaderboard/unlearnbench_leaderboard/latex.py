@@ -1,0 +1,140 @@
+"""`leaderboard.tex`: the tables for a paper, to be read in with `\\input`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from unlearnbench_leaderboard import rules
+from unlearnbench_leaderboard.board import Line, Table
+from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
+from unlearnbench_leaderboard.formats import clean, number
+
+_HEAD = r"""% Made by `unlearnbench leaderboard build` from result files; not to be edited by hand.
+% In the preamble: \usepackage[T1]{fontenc}\usepackage{booktabs,longtable}
+% Where the tables are to stand, in one column: \input{leaderboard}
+"""
+
+
+def document(tables: Sequence[Table]) -> str:
+    """A `longtable` for each table, with its caption and, below it, the notes on its rows."""
+    return "\n".join([_HEAD, *(_table(table) for table in tables)])
+
+
+def _table(table: Table) -> str:
+    columns = columns_of(table)
+    heads = " & ".join(rf"\textbf{{{escape(column.heading)}}}" for column in columns)
+    rule = [r"\toprule", rf"{heads} \\", r"\midrule"]
+    out = [
+        r"\begingroup\scriptsize\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{longtable}}{{@{{}}{''.join(_alignment(column) for column in columns)}@{{}}}}",
+        rf"\caption{{{escape(table.title)}. {_setting(table)}}}\label{{tab:{table.id}}}\\",
+        *rule,
+        r"\endfirsthead",
+        *rule,
+        r"\endhead",
+        r"\bottomrule",
+        r"\endfoot",
+    ]
+    for position, (title, lines) in enumerate(_sections(table)):
+        if position:
+            out.append(r"\midrule")
+        out.append(rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\emph{{{escape(title)}}}}} \\*")
+        out += [" & ".join(_cell(line, column) for column in columns) + r" \\" for line in lines]
+    out.append(r"\end{longtable}")
+    for label, said in _notes(table):
+        out.append(rf"\noindent {escape(label)}: {escape(said)}\par")
+    return "\n".join([*out, r"\endgroup", ""])
+
+
+def _sections(table: Table) -> Iterator[tuple[str, Sequence[Line]]]:
+    if table.references:
+        yield "references, never ranked", table.references
+    for tag in table.tags:
+        if tag.ranked:
+            yield f"{tag.guarantee}: {rules.GUARANTEES[tag.guarantee]}", tag.ranked
+        if tag.unranked:
+            yield f"{tag.guarantee}, not ranked", tag.unranked
+
+
+def _notes(table: Table) -> Iterator[tuple[str, str]]:
+    for line in table.lines():
+        if said := "; ".join(notes(line)):
+            yield line.row.label, said
+
+
+def _setting(table: Table) -> str:
+    floor = f"Ranked from a utility of {number(table.utility_floor)} up"
+    if table.forget_floor is not None:
+        floor += f", and above a forget score of {number(table.forget_floor)}"
+    return escape(f"{floor}. Brackets: 95 % intervals over items and seeds.")
+
+
+def _alignment(column: Column) -> str:
+    return "l" if column.kind in ("rank", "method", "tier") else "r"
+
+
+def _cell(line: Line, column: Column) -> str:
+    text = escape(str(cell(line, column)))
+    if column.kind in ("method", "tier"):
+        return text
+    # Our own numbers: a minus sign is no hyphen, and neither is the dash of an interval.
+    text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)
+    return re.sub(r"(?<=\d)-(?=\d)", "--", text)
+
+
+#: Characters that mean something to LaTeX, or that old fonts do not have. In braces: what would be
+#: an option after `\\`, and what becomes another sign when two of it stand together.
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": "{`}",
+    "'": "{'}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "…": r"\ldots{}",
+    "·": r"\textperiodcentered{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "Δ": r"$\Delta$",
+    "₀": r"$_{0}$",
+    "₁": r"$_{1}$",
+}
+
+
+def escape(text: str) -> str:
+    r"""Text from a result as LaTeX shows it literally, in any engine: no command, no mathematics.
+
+    Letters of Western European languages stay; what else is not ASCII becomes its number,
+    `U+4E2D`: half of the engines stop at a character that their font does not have.
+    """
+    literal = "".join(_escaped(character) for character in clean(text).replace("–", _DASH))
+    # Two hyphens, or two commas, would be set as one other sign.
+    apart = re.sub("([-,])(?=\\1)", r"\1{}", literal)
+    return apart.replace(_DASH, "--")
+
+
+#: Stands for the dash of ours while hyphens are told apart: `clean` leaves no such character.
+_DASH = "\0"
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    latin = "À" <= character <= "ÿ" and character not in "×÷"
+    if character.isascii() or latin:
+        return character
+    return f"U+{ord(character):04X}"
