@@ -105,6 +105,7 @@ _ESCAPES = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
+    "–": "{--}",
     "…": r"\ldots{}",
     "·": r"\textperiodcentered{}",
     "↑": r"$\uparrow$",
@@ -121,14 +122,12 @@ def escape(text: str) -> str:
     Letters of Western European languages stay; what else is not ASCII becomes its number,
     `U+4E2D`: half of the engines stop at a character that their font does not have.
     """
-    literal = "".join(_escaped(character) for character in clean(text).replace("–", _DASH))
-    # Two hyphens, or two commas, would be set as one other sign.
-    apart = re.sub("([-,])(?=\\1)", r"\1{}", literal)
-    return apart.replace(_DASH, "--")
-
-
-#: Stands for the dash of ours while hyphens are told apart: `clean` leaves no such character.
-_DASH = "\0"
+    shown = clean(text)
+    return "".join(
+        # Two hyphens, or two commas, would be set as one other sign.
+        _escaped(character) + "{}" * (character == following and character in "-,")
+        for character, following in zip(shown, f"{shown[1:]} ", strict=False)
+    )
 
 
 def _escaped(character: str) -> str:

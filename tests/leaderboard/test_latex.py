@@ -63,14 +63,7 @@ def shown(nodes) -> str:
                 out.append(shown(node.nodelist))
             case LatexMathNode():
                 out.append(MATHS[node.latex_verbatim().strip("$")])
-            case LatexSpecialsNode() if node.specials_chars in (
-                "--",
-                "---",
-                "``",
-                "''",
-                "?`",
-                "!`",
-            ):
+            case LatexSpecialsNode():
                 out.append({"--": "–"}[node.specials_chars])
             case LatexMacroNode() if node.macroname in ("textbf", "emph", "multicolumn"):
                 out.append(shown(node.nodeargd.argnlist[-1].nodelist))
