@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +97,7 @@ def build_command(
         return
     for name, content in made.items():
         write_atomically(out / name, content)
-    click.echo(terminal.text(tables))
+    click.echo(terminal.text(tables, _width()))
     click.echo(f"\n{out / PAGE}")
 
 
@@ -119,7 +121,7 @@ def show_command(
     from unlearnbench_leaderboard.board import tables_of
 
     reading = _read(results, strict, recompute, workers)
-    click.echo(terminal.text(tables_of(reading.entries)))
+    click.echo(terminal.text(tables_of(reading.entries), _width()))
 
 
 def _read(
@@ -152,6 +154,13 @@ def _read(
             "remove them, or leave --strict out."
         )
     return reading
+
+
+def _width() -> int:
+    """The columns of the terminal; elsewhere what a log takes, the same everywhere."""
+    from unlearnbench_leaderboard.terminal import WIDTH
+
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 
 def _existing_text(path: Path) -> str | None:

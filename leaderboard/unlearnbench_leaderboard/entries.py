@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from urllib.parse import quote
@@ -102,24 +102,45 @@ def read_entries(
     sound = [(path, result) for path, (_, result) in read.items() if result is not None]
     tiers = dict(zip((p for p, _ in sound), (tiers_of or by_recomputing())(sound), strict=True))
     entries: list[Entry] = []
-    known: dict[str, str] = {}
+    counted = _one_file_a_run(files, {p: r for p, r in sound if not isinstance(tiers[p], Fault)})
     for name, path in files:
         source = clean(name)
         reasons, result = read[path]
         tier = Fault(reasons) if result is None else tiers[path]
-        if result is not None and result.run_id in known:
-            tier = Fault([f"the same run as {known[result.run_id]} ({result.run_id})"])
         if result is None or isinstance(tier, Fault):
             faults.append(clean(f"{source}: {tier}"))
-            continue
-        known[result.run_id] = source
-        entries.append(Entry(result, source, _link(path, out), tier))
+        elif counted[result.run_id][1] != path:
+            other, there = counted[result.run_id]
+            why = ", which says how it was tuned" if _tuned_only(read[there][1], result) else ""
+            faults.append(f"{source}: the same run as {clean(other)} ({result.run_id}){why}")
+        else:
+            entries.append(Entry(result, source, _link(path, out), tier))
     if not entries:
         where = ", ".join(f'"{clean(str(location))}"' for location in locations)
         found = f"none of the {len(files)} result files" if files else "no result file"
         ending = f" can be read; the first: {faults[0]}" if files else " (*.json) is there"
         raise UserError(f"{found} in {where}{ending}. `unlearnbench run` writes them.")
     return Reading(tuple(entries), tuple(faults))
+
+
+def _one_file_a_run(
+    files: Sequence[tuple[str, Path]], results: Mapping[Path, Result]
+) -> dict[str, tuple[str, Path]]:
+    """For each run the file that counts: the first, of those that say how it was tuned if any do.
+
+    A sweep's trial and the run of its choice are one run: tuning decides nothing of the outcome.
+    """
+    known = [(name, path) for name, path in files if path in results]
+    known.sort(key=lambda file: results[file[1]].method.tuning is None)
+    found: dict[str, tuple[str, Path]] = {}
+    for name, path in known:
+        found.setdefault(results[path].run_id, (name, path))
+    return found
+
+
+def _tuned_only(first: Result | None, second: Result) -> bool:
+    """Whether the first says how it was tuned, and the second does not."""
+    return bool(first and first.method.tuning and not second.method.tuning)
 
 
 def _files(locations: Sequence[Path], faults: list[str]) -> Iterator[tuple[str, Path]]:

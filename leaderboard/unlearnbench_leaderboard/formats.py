@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Mapping, Sequence
 
 #: What stands where there is no value.
 NOTHING = "–"
@@ -86,6 +87,57 @@ def shorten(text: str, width: int) -> str:
             break
         kept += character
     return kept.rstrip() + "…"
+
+
+def distinct(texts: Sequence[str], width: int) -> list[str]:
+    """Each text in at most `width` columns, in the order given; different ones stay different.
+
+    Where only the ends differ that would be cut off, what they share is cut instead:
+    `rome (…layer=3)`. Where that is not enough they are numbered.
+    """
+    shown = {text: shorten(text, width) for text in texts}
+    cut = dict.fromkeys(texts, 0)
+    while group := next((g for g in _alike(shown) if _cut(g, cut[g[0]])), None):
+        start = _cut(group, cut[group[0]])
+        rest = max(display_width(text[start:]) for text in group)
+        head = shorten(group[0].partition(" ")[0], max(1, width // 3, width - rest - 2)).rstrip("…")
+        for text in group:
+            cut[text] = start
+            shown[text] = shorten(f"{head} …{text[start:]}", width)
+    while groups := _alike(shown):
+        taken = set(shown.values())
+        for text in groups[0][1:]:
+            number = 2
+            while (name := _numbered(shown[text], number, width)) in taken:
+                number += 1
+            shown[text] = name
+            taken.add(name)
+    return [shown[text] for text in texts]
+
+
+def _alike(shown: Mapping[str, str]) -> list[list[str]]:
+    """The texts that look like another, by how they look."""
+    groups: dict[str, list[str]] = {}
+    for text, look in shown.items():
+        groups.setdefault(look, []).append(text)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _cut(texts: Sequence[str], already: int) -> int:
+    """Where to cut next, beyond what is cut already: before the word that differs, its value, at
+    last the character. 0: nowhere."""
+    same = ""
+    for character, *others in zip(*texts, strict=False):
+        if set(others) != {character}:
+            break
+        same += character
+    starts = (max(same.rfind(" "), same.rfind("(")) + 1, same.rfind("=") + 1, len(same))
+    return next((start for start in starts if start > already), 0)
+
+
+def _numbered(text: str, number: int, width: int) -> str:
+    suffix = f" #{number}"
+    return shorten(text, width - len(suffix)) + suffix
 
 
 def display_width(text: str) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unlearnbench.results import Metric, Result
 from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.formats import shorten
+from unlearnbench_leaderboard.formats import distinct, shorten
 from unlearnbench_leaderboard.intervals import (
     Estimate,
     Floats,
@@ -306,22 +306,34 @@ def _config_labels(groups: Mapping[str, Result]) -> dict[str, str]:
     by_method: dict[str, dict[str, Result]] = defaultdict(dict)
     for key, result in groups.items():
         by_method[result.method.name][key] = result
-    labels = {}
+    labels: dict[str, str] = {}
     for group in by_method.values():
         varying = _varying(group.values())
-        for key, result in group.items():
-            parts = [result.method.target] if result.method.target else []
-            parts += [
-                f"{name}={_short(result.method.config[name])}"
-                for name in varying
-                if name in result.method.config
-            ]
-            if len({r.method.distribution for r in group.values()}) > 1:
-                parts.append(f"from {result.method.distribution}")
-            if len({r.method.version for r in group.values()}) > 1:
-                parts.append(f"v{result.method.version}")
-            labels[key] = shorten(", ".join(parts), _LABEL_WIDTH)
+        several = [
+            len({getattr(r.method, field) for r in group.values()}) > 1
+            for field in ("distribution", "version")
+        ]
+        parts = {key: list(_label_parts(r, varying, *several)) for key, r in group.items()}
+        brief = [", ".join(shorten(p, _VALUE_WIDTH) for p in found) for found in parts.values()]
+        if len(set(brief)) < len(brief):  # they differ in what was cut off
+            brief = [", ".join(found) for found in parts.values()]
+        labels |= zip(parts, distinct(brief, _LABEL_WIDTH), strict=True)
     return labels
+
+
+def _label_parts(
+    result: Result, varying: Sequence[str], distributions: bool, versions: bool
+) -> Iterator[str]:
+    method = result.method
+    if method.target:
+        yield method.target
+    for name in varying:
+        if name in method.config:
+            yield f"{name}={_plain(method.config[name])}"
+    if distributions:
+        yield f"from {method.distribution}"
+    if versions:
+        yield f"v{method.version}"
 
 
 def _varying(results: Iterable[Result]) -> list[str]:
@@ -331,6 +343,7 @@ def _varying(results: Iterable[Result]) -> list[str]:
     return [n for n in names if len({canonical(c.get(n)) for c in configs}) > 1]
 
 
-def _short(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else None
-    return shorten(text if text is not None else canonical(value), _VALUE_WIDTH)
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else canonical(value)

@@ -1,4 +1,4 @@
-"""The tables on a terminal: aligned, at most 100 columns wide, the arrows beside the names."""
+"""The tables on a terminal: aligned, no wider than it is, the arrows beside the names."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from tabulate import tabulate
 from unlearnbench_leaderboard import rules
 from unlearnbench_leaderboard.board import Line, Table
 from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
-from unlearnbench_leaderboard.formats import clean, display_width, number, shorten
+from unlearnbench_leaderboard.formats import clean, display_width, distinct, number, shorten
 
+#: Columns where nobody says how many there are: in a log, in a file.
 WIDTH = 100
+#: No table is made for less.
+LEAST_WIDTH = 60
 #: Columns of the terminal that a method's name has in a crowded table.
 _NARROW_NAME = 22
 
 
-def text(tables: Sequence[Table]) -> str:
-    """All tables, an empty line between two."""
-    return "\n\n".join(_table(table) for table in tables)
+def text(tables: Sequence[Table], width: int = WIDTH) -> str:
+    """All tables in `width` columns (60 at least), an empty line between two."""
+    return "\n\n".join(_table(table, max(width, LEAST_WIDTH)) for table in tables)
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,18 @@ class _Layout:
     """Which columns a table has on a terminal, and how wide a name may be."""
 
     columns: tuple[Column, ...]
-    name_width: int = WIDTH
+    name_width: int
     #: Columns that show their value without its interval.
     bare: tuple[str, ...] = ()
     left_out: tuple[Column, ...] = ()
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, width: int) -> str:
     sections = list(_sections(table))
     shown = [line for _, lines in sections for line in lines]
-    out = [shorten(clean(table.title), WIDTH), *_wrapped(_setting(table, shown)), ""]
+    out = [shorten(clean(table.title), width), *_wrapped(_setting(table, shown), width), ""]
     if shown:
-        layout, grid = _fitting(table, shown)
+        layout, grid = _fitting(table, shown, width)
         heads, rows = grid[:2], iter(grid[2:])
         out += heads
         for title, lines in sections:
@@ -48,15 +51,15 @@ def _table(table: Table) -> str:
             for line in lines:
                 said = "; ".join(notes(line))
                 if said:
-                    out += _wrapped(f"{clean(line.row.label)}: {said}", indent="    ")
+                    out += _wrapped(f"{clean(line.row.label)}: {said}", width, indent="    ")
         if layout.left_out:
             names = ", ".join(c.heading for c in columns_of(table) if c in layout.left_out)
-            out.append(f"\nleft out to fit {WIDTH} columns: {names}")
+            out.append(f"\nleft out to fit {width} columns: {names}")
     if table.unfinished:
         out += ["", "did not finish"]
         for line in table.unfinished:
             ending = f"{clean(line.row.label)}: {clean('; '.join(line.reasons))}"
-            out += _wrapped(ending, indent="    ")
+            out += _wrapped(ending, width, indent="    ")
     return "\n".join(line.rstrip() for line in out)
 
 
@@ -85,15 +88,15 @@ def _tiers(shown: Sequence[Line]) -> set[str]:
     return {line.row.tier for line in shown if line.row.tier}
 
 
-def _fitting(table: Table, shown: Sequence[Line]) -> tuple[_Layout, list[str]]:
+def _fitting(table: Table, shown: Sequence[Line], width: int) -> tuple[_Layout, list[str]]:
     """The widest layout that fits, and its lines."""
     columns = tuple(
         c for c in columns_of(table) if not (c.kind == "tier" and len(_tiers(shown)) <= 1)
     )
-    layouts = list(_narrower(_Layout(columns)))
+    layouts = list(_narrower(_Layout(columns, name_width=width)))
     for layout in layouts:
         grid = _grid(layout, shown)
-        if max(map(display_width, grid)) <= WIDTH:
+        if max(map(display_width, grid)) <= width:
             return layout, grid
     return layouts[-1], _grid(layouts[-1], shown)
 
@@ -117,7 +120,9 @@ def _narrower(layout: _Layout) -> Iterator[_Layout]:
         for column in [c for c in layout.columns if c.kind == kind]:
             layout = _without(layout, column)
             yield layout
-    yield replace(layout, name_width=12)
+    layout = replace(layout, name_width=12)
+    yield layout
+    yield replace(layout, bare=rules.HEADLINES)
 
 
 def _without(layout: _Layout, column: Column) -> _Layout:
@@ -130,7 +135,11 @@ def _without(layout: _Layout, column: Column) -> _Layout:
 
 def _grid(layout: _Layout, lines: Sequence[Line]) -> list[str]:
     """Headings, a rule and the lines. (tabulate's own headings take two columns more each.)"""
-    rows = [[_text(line, column, layout) for column in layout.columns] for line in lines]
+    names = distinct([clean(line.row.label) for line in lines], layout.name_width)
+    rows = [
+        [name if c.kind == "method" else _text(line, c, layout) for c in layout.columns]
+        for line, name in zip(lines, names, strict=True)
+    ]
     heads = [column.heading for column in layout.columns]
     align = ["left" if c.kind in ("rank", "method") else "right" for c in layout.columns]
     grid = tabulate([heads, *rows], tablefmt="plain", disable_numparse=True, colalign=align)
@@ -140,12 +149,10 @@ def _grid(layout: _Layout, lines: Sequence[Line]) -> list[str]:
 
 def _text(line: Line, column: Column, layout: _Layout) -> str:
     content = cell(line, column)
-    if column.kind == "method":
-        return shorten(content.text, layout.name_width)
     return content.text if column.name in layout.bare else str(content)
 
 
-def _wrapped(paragraph: str, indent: str = "") -> list[str]:
+def _wrapped(paragraph: str, width: int, indent: str = "") -> list[str]:
     return textwrap.wrap(
-        shorten(paragraph, 4 * WIDTH), WIDTH, initial_indent=indent, subsequent_indent=indent + "  "
+        shorten(paragraph, 4 * WIDTH), width, initial_indent=indent, subsequent_indent=indent + "  "
     )

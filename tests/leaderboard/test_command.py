@@ -14,7 +14,7 @@ from tests.leaderboard.factory import dump, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.errors import UserError
 from unlearnbench.results import Record, dump_records, recomputation
-from unlearnbench_leaderboard.entries import read_entries
+from unlearnbench_leaderboard.entries import read_entries, unverified
 from unlearnbench_tasks.tofu import Tofu
 
 FILES = [
@@ -187,6 +187,19 @@ def test_a_copy_of_a_run_is_left_out_and_reported(results):
     assert "zzz-copy.json: the same run as" in reading.faults[0]
 
 
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_of_a_trial_and_the_chosen_run_that_is_the_same_the_tuned_one_counts(tmp_path, names):
+    """Whatever their names are: tuning decides nothing of a run, and is known of one of the two."""
+    for name, made in zip(names, (result(), result(trials=8)), strict=True):
+        (tmp_path / f"{name}.json").write_bytes(dump(made))
+    reading = read_entries([tmp_path], tiers_of=unverified)
+    assert [e.source for e in reading.entries] == [f"{names[1]}.json"]
+    run = reading.entries[0].result.run_id
+    assert reading.faults == (
+        f"{names[0]}.json: the same run as {names[1]}.json ({run}), which says how it was tuned",
+    )
+
+
 def test_the_tier_is_recomputed_only_where_the_records_give_every_number(tmp_path):
     handmade.saved(tmp_path)
     (entry,) = read_entries([tmp_path]).entries
@@ -342,8 +355,7 @@ def test_the_same_bytes_whatever_was_recomputed_before_and_by_how_many(tmp_path,
     said, files = built("c", "two", "--workers", "1")
     assert files == alone[1]
     assert "recomputed once more" in said  # the forged one: it is asked about each time
-    unverified = built_without(results, tmp_path / "d")
-    assert unverified != alone[1]
+    assert built_without(results, tmp_path / "d") != alone[1]
 
 
 def built_without(results, out):

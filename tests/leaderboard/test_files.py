@@ -6,6 +6,8 @@ import json
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.leaderboard.factory import entries, result, seeds
 from unlearnbench.errors import UserError
@@ -201,6 +203,52 @@ def test_a_table_has_a_column_of_trials_where_some_row_was_tuned_and_nowhere_els
     (place,) = [line.index("trials") - len(line) for line in lines if "trials" in line]
     shown = {line[2]: line[place] for line in lines if {"npo", "simnpo"} & set(line[2:3])}
     assert shown == {"npo": "8", "simnpo": "0"}
+
+
+def test_terminal_tables_take_the_columns_there_are():
+    tables = tables_of(
+        entries(seeds(method="a-method-with-a-very-long-name", extra=[es(0.1)]) + seeds())
+    )
+    for width in (60, 80, 100, 200):
+        lines = terminal.text(tables, width).splitlines()
+        assert max(map(formats.display_width, lines)) <= width
+    assert "ES ↓" in terminal.text(tables, 200)
+    assert "left out to fit 60 columns" in terminal.text(tables, 60)
+    assert terminal.text(tables, 10) == terminal.text(tables, 60)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_terminal_rows_can_be_told_apart_however_narrow_it_is(width):
+    configs = [{"alpha": a, "beta": b, "steps": s} for a in (1, 2) for b in (3, 4) for s in (5, 6)]
+    tables = tables_of(entries([r for c in configs for r in seeds(method="npo", config=c)]))
+    lines = terminal.text(tables, width).splitlines()
+    names = [line.split("]")[1].split("0.800")[0].strip() for line in lines if line[:3] == "1 ["]
+    assert len(names) == 8
+    assert len(set(names)) == 8
+    assert all(name.startswith("npo") for name in names)
+
+
+def test_distinct_cuts_what_is_shared_before_what_differs():
+    rows = ["rome (steps=20, layer=3)", "rome (steps=20, layer=4)", "grace"]
+    assert formats.distinct(rows, 40) == rows
+    assert formats.distinct(rows, 16) == ["rome …layer=3)", "rome …layer=4)", "grace"]
+    rates = ["ce-u (learning_rate=0.00015)", "ce-u (learning_rate=0.00064)"]
+    assert formats.distinct(rates, 15) == ["ce-u …0.00015)", "ce-u …0.00064)"]
+
+
+@given(st.lists(st.text("ab= (,)xyz", max_size=40), max_size=8), st.integers(8, 30))
+def test_distinct_keeps_what_differs_and_fits(texts, width):
+    shown = formats.distinct(texts, width)
+    assert all(formats.display_width(text) <= width for text in shown)
+    assert len(set(shown)) == len(set(texts))
+    assert [shown[texts.index(text)] for text in texts] == shown
+
+
+def test_settings_that_differ_late_in_a_long_value_give_two_labels():
+    long = [{"prompt": "word " * 20 + end} for end in ("one", "two")]
+    made = build(entries([r for config in long for r in seeds(config=config)]))
+    labels = {row["label"] for row in rows_of(made) if row["role"] == "method"}
+    assert len(labels) == 2
 
 
 def test_terminal_shows_no_escape_sequence_of_a_name():

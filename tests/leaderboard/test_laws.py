@@ -10,7 +10,7 @@ import unlearnbench_leaderboard.command
 ROOM = Path(unlearnbench_leaderboard.command.__file__).parent
 ALLOWED = {"click", "jinja2", "markupsafe", "numpy", "pydantic", "tabulate", "yaml"}
 ALLOWED |= {"unlearnbench_leaderboard"}
-PUBLIC = {"unlearnbench.results", "unlearnbench.metrics", "unlearnbench.errors"}
+PUBLIC = {"unlearnbench", "unlearnbench.results", "unlearnbench.metrics", "unlearnbench.errors"}
 
 
 def imports(path):
