@@ -394,3 +394,20 @@ def test_bars_take_markup_for_text(capsys: pytest.CaptureFixture[str]):
         bars.update("[bold]job", 1, 2, "other note")
         bars.finish("[bold]job", "[x] done")
     assert "[x] done" in capsys.readouterr().out
+
+
+# --- progress of what may take long -------------------------------------------------------------
+
+
+def test_what_is_done_at_once_is_not_shown(capsys: pytest.CaptureFixture[str]):
+    with progress.counting("recomputing") as counted:
+        for done in range(1, 100):
+            counted(done, 99)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_takes_long_is_counted_on_standard_error(capsys: pytest.CaptureFixture[str]):
+    with progress.counting("recomputing", patience=0) as counted:
+        counted(1, 9)
+        counted(2, 9)
+    assert capsys.readouterr() == ("", "recomputing: 1/9\n")  # a log gets a line each ten seconds

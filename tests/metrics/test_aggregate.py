@@ -64,6 +64,19 @@ def test_weighting_an_item_is_repeating_it(data):
     assert mean(values, weights) == pytest.approx(mean(np.repeat(values, weights)), abs=1e-9)
 
 
+@pytest.mark.parametrize("n", [1, 7, 400, 40_000])
+def test_many_rows_of_weights_give_what_each_row_gives_alone(n):
+    """Bit for bit, whole weights or not: results keep what any version made of their records."""
+    generator = np.random.default_rng(n)
+    values, rows = generator.random(n), 40_000 // n + 3
+    weights = generator.integers(0, 4, size=(rows, n))
+    weights[:, 0] += 1
+    plain = (weights.astype(float) * values).sum(axis=-1) / weights.sum(axis=-1)
+    assert mean(values, weights).tolist() == plain.tolist()
+    assert mean(values, weights.astype(float)).tolist() == plain.tolist()
+    assert [mean(values, row) for row in weights[:3]] == plain[:3].tolist()
+
+
 @given(score_lists)
 def test_unit_weights_change_nothing(values):
     assert mean(values, np.ones(len(values))) == mean(values) == np.mean(values)
