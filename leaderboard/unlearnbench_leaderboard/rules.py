@@ -36,8 +36,8 @@ DISQUALIFYING_FLAGS = {
 #: How far a result can be trusted, the best first.
 TIERS = {
     "verified": "run again from its configuration by the maintainers or by CI",
-    "recomputed": "every number was recomputed from the per-item records beside the result when "
-    "this table was built (unlearnbench validate)",
+    "recomputed": "every number was recomputed from the per-item records beside the result, on the "
+    "machine that built this table (unlearnbench validate does it again)",
     "reported": "figures from a paper or from another suite; never ranked",
     "unverified": "the numbers were not recomputed, or do not follow from the records",
 }

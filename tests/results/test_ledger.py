@@ -232,6 +232,19 @@ def test_without_a_place_to_remember_everything_is_recomputed(
     assert len(asked) == 2
 
 
+def test_a_user_without_a_home_recomputes(
+    result_path: Path, asked: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("XDG_STATE_HOME")
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert [ask(result_path), ask(result_path)] == [[], []]
+    assert len(asked) == 2
+
+
 def test_two_processes_at_once_lose_nothing_of_each_other():
     first = Ledger()
     first.add("a" * 64)

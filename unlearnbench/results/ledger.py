@@ -10,8 +10,8 @@ ledger is a plain list of tags. So
 * a ledger that is torn, poisoned, or comes from another machine gives no tier: nobody without the
   secret can write a tag. What is no tag is skipped;
 * it does not vouch against whoever runs as this user: they can read the secret (and could as well
-  change the suite itself). Nor for a fault of the machine, nor for a package that a plugin imports
-  without declaring it;
+  change the suite itself), nor against files that are swapped while they are read, nor for a
+  package that a plugin imports without declaring it;
 * `unlearnbench validate` never asks it.
 
 Where the secret or the ledger cannot be kept, nothing is remembered, and everything recomputed.
@@ -55,10 +55,15 @@ class Ledger:
     """The tags of this user on this machine."""
 
     def __init__(self) -> None:
-        known = _known_secret()
+        known = None
+        self._place: Path | None = None
+        try:
+            self._place, known = _place(), _known_secret()
+        except (OSError, RuntimeError):  # unreadable; a user without a home
+            self._place = None
         self._secret = known or secrets.token_bytes(_SECRET_BYTES)
         self._kept = known is not None
-        self._tags = _read(_place()) if self._kept else frozenset()
+        self._tags = _read(self._place) if self._place and self._kept else frozenset()
         self._new: set[str] = set()
         self._digests: dict[Path, str] = {}
         self._codes: dict[tuple[str, ...], str | None] = {}
@@ -68,7 +73,7 @@ class Ledger:
 
         That is a result with a missing or unfitting records file, or whose plugins are not found.
         """
-        code = self._code(result)
+        code = self._code(result) if self._place else None
         if code is None:
             return None
         try:
@@ -96,9 +101,9 @@ class Ledger:
         """Writes what is new beside what other processes wrote meanwhile; gives up silently."""
         from unlearnbench.cache import locked
 
-        if not self._new:
+        place = self._place
+        if not self._new or place is None:
             return
-        place = _place()
         try:
             if not self._kept:
                 _keep_secret(self._secret)
@@ -238,12 +243,13 @@ def secret_file() -> Path:
 
 
 def _known_secret() -> bytes | None:
-    """The secret of this user; None where there is none that was kept to them alone."""
+    """The secret of this user; None where there is none that was kept to them alone.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     path = secret_file()
-    try:
-        return path.read_bytes() if _is_ours(path) else None
-    except OSError:
-        return None
+    return path.read_bytes() if _is_ours(path) else None
 
 
 def _keep_secret(secret: bytes) -> None:
