@@ -5,32 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from unlearnbench_leaderboard.entries import Reading
-
-_RESULTS = click.argument(
-    "results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
-)
-_STRICT = click.option(
-    "--strict", is_flag=True, help="Stop with an error where a result file is broken."
-)
-
-_RECOMPUTE = click.option(
-    "--recompute/--no-recompute",
-    default=True,
-    help="Recompute every number from its records (the tier `recomputed`); on unless refused. "
-    "What was recomputed on this machine before, with the same code, is not done again.",
-)
-_WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Processes that recompute; one for each CPU core unless given.",
-)
-
+from unlearnbench_leaderboard.reading import RECOMPUTE, RESULTS, STRICT, WORKERS, read
 
 _REPORTED = click.option(
     "--reported",
@@ -52,17 +30,17 @@ def leaderboard() -> None:
 
 
 @leaderboard.command("build")
-@_RESULTS
+@RESULTS
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill."
 )
 @click.option(
     "--check", is_flag=True, help="Write nothing; exit 1 where a file is not what RESULTS give."
 )
-@_STRICT
-@_RECOMPUTE
+@STRICT
+@RECOMPUTE
 @_REPORTED
-@_WORKERS
+@WORKERS
 def build_command(
     results: tuple[Path, ...],
     out: Path,
@@ -90,7 +68,7 @@ def build_command(
     from unlearnbench_leaderboard.reported import read_reported
 
     figures = read_reported(reported)
-    tables = tables_of(_read(results, strict, recompute, workers, out).entries)
+    tables = tables_of(read(results, recompute, workers, strict, out).entries)
     made = files_of(tables, _existing_text(out / MARKDOWN), figures)
     if check:
         _check(out, made)
@@ -102,10 +80,10 @@ def build_command(
 
 
 @leaderboard.command("show")
-@_RESULTS
-@_STRICT
-@_RECOMPUTE
-@_WORKERS
+@RESULTS
+@STRICT
+@RECOMPUTE
+@WORKERS
 def show_command(
     results: tuple[Path, ...], strict: bool, recompute: bool, workers: int | None
 ) -> None:
@@ -120,40 +98,8 @@ def show_command(
     from unlearnbench_leaderboard import terminal
     from unlearnbench_leaderboard.board import tables_of
 
-    reading = _read(results, strict, recompute, workers)
+    reading = read(results, recompute, workers, strict)
     click.echo(terminal.text(tables_of(reading.entries), _width()))
-
-
-def _read(
-    results: tuple[Path, ...],
-    strict: bool,
-    recompute: bool,
-    workers: int | None,
-    out: Path | None = None,
-) -> Reading:
-    """The results; broken files are one line each on standard error."""
-    from unlearnbench import counting
-    from unlearnbench.errors import UserError
-    from unlearnbench.results import Ledger, usable_cores
-    from unlearnbench_leaderboard.entries import by_recomputing, read_entries, unverified
-
-    if recompute:
-        with counting("recomputing") as counted:
-            tiers_of = by_recomputing(
-                workers=workers or usable_cores(), ledger=Ledger(), counted=counted
-            )
-            reading = read_entries(results, out, tiers_of)
-    else:
-        reading = read_entries(results, out, unverified)
-    for fault in reading.faults:
-        click.echo(f"left out: {fault}", err=True)
-    if strict and reading.faults:
-        number = len(reading.faults)
-        raise UserError(
-            f"{number} result file{'' if number == 1 else 's'} had to be left out (above). Mend or "
-            "remove them, or leave --strict out."
-        )
-    return reading
 
 
 def _width() -> int:

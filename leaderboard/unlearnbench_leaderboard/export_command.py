@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from unlearnbench_leaderboard.reading import RECOMPUTE, RESULTS, WORKERS, read
+
 
 @click.command("export")
-@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@RESULTS
 @click.option(
     "--format",
     "layout",
@@ -20,12 +22,11 @@ import click
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to fill."
 )
-@click.option(
-    "--recompute/--no-recompute",
-    default=True,
-    help="Recompute every number from its records first; on unless refused.",
-)
-def command(results: tuple[Path, ...], layout: str, out: Path, recompute: bool) -> None:
+@RECOMPUTE
+@WORKERS
+def command(
+    results: tuple[Path, ...], layout: str, out: Path, recompute: bool, workers: int | None
+) -> None:
     """Write results as records of Every Eval Ever, one for each run.
 
     RESULTS are result files and folders of them. The same results give the same bytes, under
@@ -38,11 +39,8 @@ def command(results: tuple[Path, ...], layout: str, out: Path, recompute: bool) 
     from unlearnbench.errors import UserError
     from unlearnbench.results import write_atomically
     from unlearnbench_leaderboard import eee
-    from unlearnbench_leaderboard.entries import read_entries, tier_by_recomputing, unverified
 
-    reading = read_entries(results, None, tier_by_recomputing if recompute else unverified)
-    for fault in reading.faults:
-        click.echo(f"left out: {fault}", err=True)
+    reading = read(results, recompute, workers)
     made = eee.records(reading.entries)
     if not made:
         raise UserError(f"none of the {len(reading.entries)} runs finished: nothing to export.")
