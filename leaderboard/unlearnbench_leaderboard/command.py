@@ -65,11 +65,13 @@ def build_command(
     from unlearnbench_leaderboard import terminal
     from unlearnbench_leaderboard.board import tables_of
     from unlearnbench_leaderboard.build import MARKDOWN, PAGE, files_of
+    from unlearnbench_leaderboard.examples import read_examples
     from unlearnbench_leaderboard.reported import read_reported
 
     figures = read_reported(reported)
     tables = tables_of(read(results, recompute, workers, strict, out).entries)
-    made = files_of(tables, _existing_text(out / MARKDOWN), figures)
+    examples = read_examples(tables)
+    made = files_of(tables, _existing_text(out / MARKDOWN), figures, examples)
     if check:
         _check(out, made)
         return

@@ -43,6 +43,8 @@ class Entry:
     #: Link from the page to the file; None where the page does not lie near the results.
     href: str | None = None
     tier: str = "unverified"
+    #: The file itself, whose records lie around it; None where there is none.
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def read_entries(
             why = ", which says how it was tuned" if _tuned_only(read[there][1], result) else ""
             faults.append(f"{source}: the same run as {clean(other)} ({result.run_id}){why}")
         else:
-            entries.append(Entry(result, source, _link(path, out), tier))
+            entries.append(Entry(result, source, _link(path, out), tier, path))
     if not entries:
         where = ", ".join(f'"{clean(str(location))}"' for location in locations)
         found = f"none of the {len(files)} result files" if files else "no result file"

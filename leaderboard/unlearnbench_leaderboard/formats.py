@@ -78,15 +78,20 @@ def clean(text: str) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """At most `width` columns of a terminal, with an ellipsis where something is left out."""
-    if display_width(text) <= width:
+    """At most `width` columns of a terminal, with an ellipsis where something is left out.
+
+    Marks that combine take no column; a text of nothing else is cut too.
+    """
+    start = text[: 4 * width]
+    if start == text and display_width(text) <= width:
         return text
-    kept = ""
-    for character in text:
-        if display_width(kept + character) > width - 1:
+    columns = kept = 0
+    for character in start:
+        columns += _character_width(character)
+        if columns > width - 1:
             break
-        kept += character
-    return kept.rstrip() + "…"
+        kept += 1
+    return start[:kept].rstrip() + "…"
 
 
 def distinct(texts: Sequence[str], width: int) -> list[str]:
@@ -142,12 +147,13 @@ def _numbered(text: str, number: int, width: int) -> str:
 
 def display_width(text: str) -> int:
     """Columns of a terminal that a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+    return len(text) if text.isascii() else sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _unprintable(character: str) -> bool:

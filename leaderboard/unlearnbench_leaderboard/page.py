@@ -1,7 +1,9 @@
 """`index.html`: the whole leaderboard as one file that needs no server, network or script.
 
-Scripts only add: sorting, filters, tooltips, the theme. Text from results reaches the page through
-the template's escaping; a content security policy admits our one script and style by their hashes.
+Plots and tables are in the document. Scripts add sorting, filters, links to a view, tooltips, the
+theme, and the details of a row or a method, which they write from `page_data`. Text from results
+reaches the page through the template's escaping or as a text node, never as markup; a content
+security policy admits our one script and style by their hashes.
 """
 
 from __future__ import annotations
@@ -9,58 +11,54 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from unlearnbench.results import Metric, TuningBlock
 from unlearnbench_leaderboard import formats, rules
 from unlearnbench_leaderboard.board import Line, Table
 from unlearnbench_leaderboard.columns import Cell, Column, cell, columns_of, glossary, notes
-from unlearnbench_leaderboard.plot import NARROW, WIDE, description, shape, svg
+from unlearnbench_leaderboard.examples import Examples
+from unlearnbench_leaderboard.page_data import data_of, task_title
+from unlearnbench_leaderboard.plot import NARROW, WIDE, shape, svg
 from unlearnbench_leaderboard.reported import ReportedSet
-from unlearnbench_leaderboard.rows import PooledMetric, Row, canonical
 
 _HERE = Path(__file__).parent
+_TEMPLATES = ("page.html.jinja", "reported.html.jinja")
+#: The script in the order in which it is put together.
+_SCRIPTS = ("page_details.js", "page.js")
 
-#: Longer values of a configuration are cut on the page; the result file has them.
-_VALUE_LENGTH = 300
 #: Flags that the seeds column says already.
 _QUIET_FLAGS = (rules.DETERMINISTIC,)
 
-#: For each cost, its name on the page and how it is written.
-_COST_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "unlearn_seconds": ("unlearning", lambda v: f"{formats.seconds(v)} s"),
-    "evaluate_seconds": ("evaluation", lambda v: f"{formats.seconds(v)} s"),
-    "peak_memory_bytes": ("peak memory", formats.size),
-    "tokens_trained": ("tokens trained", formats.count),
-    "forward_tokens": ("tokens evaluated", formats.count),
-    "parameters_changed": ("parameters changed", formats.count),
-    "trials": ("tuning trials", formats.count),
-}
 
+def page(
+    tables: Sequence[Table],
+    reported: Sequence[ReportedSet] = (),
+    examples: Mapping[str, Examples] | None = None,
+) -> bytes:
+    """The page of these tables.
 
-def page(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> bytes:
-    """The page of these tables, and of the figures that the literature reports."""
+    Args:
+        tables: in the order in which they are shown.
+        reported: figures of the literature, for tables of their own.
+        examples: what `read_examples` found, by the tables' ids.
+    """
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=DictLoader({name: _unindented(_source(name)) for name in _TEMPLATES}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": formats.number,
-        "interval": formats.interval,
-        "clean": formats.clean,
-        "count": formats.count,
-    }
-    style, script = _source("page.css"), _source("page.js")
-    html = environment.get_template("page.html.jinja").render(
+    environment.filters |= {"clean": formats.clean}
+    style = _source("page.css")
+    script = "".join(_source(name) for name in _SCRIPTS)
+    html = environment.get_template(_TEMPLATES[0]).render(
         views=[_View(table) for table in tables],
+        overview=_overview(tables),
         choices=_choices(tables),
         totals=_totals(tables),
         reported=reported,
@@ -70,7 +68,8 @@ def page(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> bytes
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
-        data=Markup(embedded_json(_data(tables))),
+        icon=_icon(),
+        data=Markup(embedded_json(data_of(tables, examples or {}))),
         shape=shape,
     )
     return (html.strip() + "\n").encode("utf-8")
@@ -79,6 +78,8 @@ def page(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> bytes
 def embedded_json(value: object) -> str:
     """JSON that cannot end the script element it stands in, or break a line in a script."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    # A row a line: of a page that is committed anew, only what changed differs.
+    text = text.replace('{"id":', '\n{"id":')
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -159,64 +160,6 @@ class _View:
             '<circle cx="{}" cy="4" r="3"/></svg>'
         ).format(x1, x2, x)
 
-    # --- the details of a row ---
-
-    def settings(self, row: Row) -> Iterator[tuple[str, str]]:
-        for name, value in sorted(row.config.items()):
-            text = value if isinstance(value, str) else canonical(value)
-            yield formats.clean(name), formats.shorten(formats.clean(text), _VALUE_LENGTH)
-
-    def identity(self, line: Line) -> Iterator[tuple[str, str]]:
-        row = line.row
-        if row.runs:
-            yield "from", f"{row.distribution}, version {row.version}"
-        if row.guarantee:
-            yield "guarantee", row.guarantee
-        if row.target:
-            yield "edit target", row.target
-        if line.place is not None:
-            e = line.place.score
-            yield "ranking score", formats.with_interval(e.value, e.low, e.high)
-            yield "Pareto layer", str(line.place.layer)
-        for told in sorted({_tuned(t) for run in row.runs if (t := run.result.method.tuning)}):
-            yield "tuned", told
-        if row.flags:
-            yield "flags", "; ".join(row.flags)
-        if row.superseded:
-            yield "older results left out", ", ".join(run.source for run in row.superseded)
-
-    def costs(self, row: Row) -> Iterator[tuple[str, str]]:
-        for name, (words, written) in _COST_WORDS.items():
-            if name in row.cost:
-                yield words, written(row.cost[name])
-        devices = sorted({d for run in row.finished for d in run.result.cost.devices})
-        if devices:
-            yield "devices", ", ".join(devices)
-        machines = sorted(
-            {
-                run.result.provenance.accelerator or run.result.provenance.platform
-                for run in row.runs
-            }
-        )
-        if machines:
-            yield "machine", "; ".join(machines)
-        versions = sorted(
-            {
-                f"unlearnbench {p.suite_version}, torch {p.torch}, transformers {p.transformers}"
-                for p in (run.result.provenance for run in row.runs)
-            }
-        )
-        if versions:
-            yield "software", "; ".join(versions)
-
-    def metrics(self, row: Row) -> list[_MetricView]:
-        before = {(m.name, m.split): m for m in self.table.before_metrics}
-        retained = {(m.name, m.split): m for m in self.table.retained_metrics}
-        return [
-            _MetricView(m, before.get((m.name, m.split)), retained.get((m.name, m.split)))
-            for m in row.metrics
-        ]
-
 
 @dataclass(frozen=True)
 class _Section:
@@ -230,56 +173,48 @@ class _Section:
 
 
 @dataclass(frozen=True)
-class _MetricView:
-    """A metric beside the same of the two reference models."""
+class _Standing:
+    """What one table says of one method: its best row."""
 
-    pooled: PooledMetric
-    before: Metric | None
-    retained: Metric | None
+    table: Table
+    line: Line | None
 
     @property
-    def arrow(self) -> str:
-        return {True: "↑", False: "↓", None: ""}[self.pooled.higher_is_better]
+    def words(self) -> str:
+        """For those who point at it, or listen."""
+        if self.line is None:
+            return ""
+        label, place = formats.clean(self.line.row.label), self.line.place
+        if place is None:
+            return f"{label}: listed, not ranked"
+        return f"{label}: rank {formats.rank(place.rank, place.low, place.high)}"
 
 
-# --- what the script reads ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Overview:
+    """Methods against tables: each tag's methods by name, with their best rank in each table."""
+
+    tables: Sequence[Table]
+    tags: Sequence[tuple[str, Sequence[tuple[str, Sequence[_Standing]]]]]
 
 
-def _data(tables: Sequence[Table]) -> dict[str, object]:
-    """What the script filters and sorts by; it shows nothing that the page does not hold."""
-    return {"tables": [_table_data(table) for table in tables]}
+def _overview(tables: Sequence[Table]) -> _Overview:
+    return _Overview(
+        tables, [(tag, rows) for tag in rules.GUARANTEES if (rows := _of(tag, tables))]
+    )
 
 
-def _table_data(table: Table) -> dict[str, object]:
-    columns = columns_of(table)
-    return {
-        "id": table.id,
-        "task": _task(table),
-        "model": formats.clean(table.setting.model.name),
-        "rows": [
-            {
-                "id": line.row.id,
-                "reference": line.row.is_reference,
-                "tag": line.row.guarantee,
-                "tier": line.row.tier or "",
-                "text": formats.clean(_searchable(line)).casefold(),
-                "tip": description(line) if line.row.scores.keys() >= {"forget", "utility"} else "",
-                "sort": {c.key: _sortable(cell(line, c).sort) for c in columns},
-            }
-            for line in table.lines()
-        ],
-    }
-
-
-def _sortable(value: float | str | None) -> float | str | None:
-    return formats.clean(value) if isinstance(value, str) else formats.rounded(value)
-
-
-def _searchable(line: Line) -> str:
-    row = line.row
-    settings = formats.shorten(canonical(row.config), 2000)
-    parts = [row.label, row.method, row.distribution, row.guarantee, settings]
-    return " ".join([*parts, *row.flags, *line.reasons])
+def _of(tag: str, tables: Sequence[Table]) -> list[tuple[str, list[_Standing]]]:
+    best: dict[str, dict[str, Line]] = {}
+    for table in tables:
+        # Ranked rows come first and the best of them first: the first of a name is its best.
+        for line in table.lines():
+            if line.row.guarantee == tag and not line.row.is_reference:
+                best.setdefault(line.row.method, {}).setdefault(table.id, line)
+    return [
+        (formats.clean(name), [_Standing(table, found.get(table.id)) for table in tables])
+        for name, found in sorted(best.items())
+    ]
 
 
 def _choices(tables: Sequence[Table]) -> Mapping[str, list[str]]:
@@ -287,15 +222,11 @@ def _choices(tables: Sequence[Table]) -> Mapping[str, list[str]]:
     tiers = {row.tier for row in rows if row.tier}
     known = [tier for tier in rules.TIERS if tier in tiers]
     return {
-        "task": sorted({_task(table) for table in tables}),
+        "task": sorted({task_title(table) for table in tables}),
         "model": sorted({formats.clean(table.setting.model.name) for table in tables}),
         "tag": [t for t in rules.GUARANTEES if any(r.guarantee == t for r in rows)],
         "tier": known + sorted(formats.clean(tier) for tier in tiers - set(known)),
     }
-
-
-def _task(table: Table) -> str:
-    return formats.clean(f"{table.setting.task.name} {table.setting.task.split}")
 
 
 def _totals(tables: Sequence[Table]) -> dict[str, int]:
@@ -307,21 +238,24 @@ def _totals(tables: Sequence[Table]) -> dict[str, int]:
     }
 
 
-def _tuned(tuning: TuningBlock) -> str:
-    """How a configuration was chosen."""
-    splits = (t for t in (tuning.task, tuning.task_config.get("split"), tuning.model) if t)
-    ranges = ", ".join(f"{name} {canonical(space)}" for name, space in tuning.space.items())
-    return formats.shorten(
-        formats.clean(
-            f"trial {tuning.trial} of {tuning.trials} on {' '.join(map(str, splits))}, seed "
-            f"{tuning.seed}, by {tuning.rule}; searched: {ranges or 'nothing'}"
-        ),
-        2 * _VALUE_LENGTH,
-    )
-
-
 def _source(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _unindented(template: str) -> str:
+    """A template without its indentation, which no reader of the page sees."""
+    return "\n".join(line.lstrip() for line in template.splitlines())
+
+
+def _icon() -> str:
+    """Two marks on a front, as the address of a picture."""
+    drawn = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" '
+        'rx="7" fill="#0b7265"/><path d="M7 9h9v9h9v7" fill="none" stroke="#fff" stroke-width="2.5"'
+        ' opacity=".6"/><circle cx="16" cy="9" r="4" fill="#fff"/><circle cx="25" cy="18" r="4" '
+        'fill="#fff"/></svg>'
+    )
+    return "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
 
 
 def _hash(text: str) -> str:

@@ -248,18 +248,17 @@ def _label(label: Label, mark: _Mark) -> Markup:
 
 
 def _point(mark: _Mark, point: tuple[float, float], frame: _Frame) -> Markup:
-    """A link to the row: it can be reached by keyboard, and works without scripts."""
+    """A link to the row, named by its title: reached by keyboard, and works without scripts."""
     off = mark.utility.value < frame.utility_from
     arrow = Markup('<path class="off" d="M-10-4L-14 0L-10 4"/>') if off else Markup("")
     return Markup(
-        '<a class="point {}" href="#r-{}" data-row="{}" aria-label="{}"><title>{}</title>'
+        '<a class="point {}" href="#r-{}" data-row="{}"><title>{}</title>'
         '<g transform="translate({} {})"><circle class="target" r="12"/><path d="{}"/>{}</g></a>'
     ).format(
         _classes(mark),
         mark.line.row.id,
         mark.line.row.id,
-        description(mark.line),
-        description(mark.line),
+        _description(mark.line),
         _px(point[0]),
         _px(point[1]),
         Markup(_SHAPES[mark.group]),
@@ -267,7 +266,7 @@ def _point(mark: _Mark, point: tuple[float, float], frame: _Frame) -> Markup:
     )
 
 
-def description(line: Line) -> str:
+def _description(line: Line) -> str:
     """A mark in words."""
     said = [formats.clean(line.row.label)]
     for axis in ("forget", "utility"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests import handmade
 from unlearnbench import ResultError
-from unlearnbench.results import Record, dump_records, load_records
+from unlearnbench.results import Record, dump_records, find_records, load_records
 from unlearnbench.results import records as room
 from unlearnbench.results.records import parse_records, sha256_of
 
@@ -186,3 +187,52 @@ def test_a_record_gains_scores_without_losing_any():
 
 def test_the_hash_is_sha256():
     assert sha256_of(b"").startswith("e3b0c44298fc1c149afbf4c8996fb924")
+
+
+@given(RECORDS, st.sets(TEXT, max_size=3))
+def test_some_items_are_found_as_if_all_had_been_read(records: list[Record], others: set[str]):
+    ids = {record.id for record in records[::2]} | others
+    data = dump_records(records)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.gz")
+        path.write_bytes(data)
+        assert find_records(path, sha256_of(data)) == records
+        found = find_records(path, sha256_of(data), ids)
+    assert found == [record for record in records if record.id in ids]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not gzip",
+        dump_records(handmade.records())[:-9],
+        dump_records(handmade.records()) + b"more",
+        packed('{"id": "forget-0001"}'),
+        gzip.compress(b'"forget-0001"' + b" " * room.MAX_RECORD_BYTES),
+    ],
+    ids=["empty", "text", "torn", "tail", "no record", "long line"],
+)
+def test_nothing_is_found_in_a_file_that_is_no_records(data: bytes, tmp_path: Path):
+    path = tmp_path / "x.gz"
+    path.write_bytes(data)
+    with pytest.raises(ResultError, match=r"x\.gz"):
+        find_records(path, sha256_of(data), {"forget-0001"})
+    with pytest.raises(ResultError, match="another sha256"):
+        find_records(path, "0" * 64, {"forget-0001"})
+
+
+def test_a_bomb_is_refused_where_items_are_looked_for_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(room, "MAX_RECORDS_BYTES", 1024 * 1024)
+    data = gzip.compress(b" " * (64 * 1024 * 1024), compresslevel=9)
+    path = tmp_path / "x.gz"
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ResultError, match="unpacks to over 1 MiB"):
+            find_records(path, sha256_of(data), {"a"})
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()

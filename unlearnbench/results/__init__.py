@@ -2,12 +2,13 @@
 
 from unlearnbench.results.ledger import Ledger
 from unlearnbench.results.recomputation import recomputed, usable_cores, verified
-from unlearnbench.results.records import Record, dump_records, load_records
+from unlearnbench.results.records import Record, dump_records, find_records, load_records
 from unlearnbench.results.schema import Metric, Result, TuningBlock, json_schema
 from unlearnbench.results.store import (
     ResultStore,
     load_result,
     read_result,
+    records_of,
     result_files,
     write_atomically,
 )
@@ -21,12 +22,14 @@ __all__ = [
     "ResultStore",
     "TuningBlock",
     "dump_records",
+    "find_records",
     "json_schema",
     "load_records",
     "load_result",
     "not_installed",
     "read_result",
     "recomputed",
+    "records_of",
     "result_files",
     "usable_cores",
     "verified",

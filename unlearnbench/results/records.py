@@ -12,7 +12,7 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -105,6 +105,61 @@ def read_packed(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ResultError(f"{path.name}: cannot be read ({error.strerror}).") from error
+
+
+def find_records(
+    path: Path, sha256: str | None, ids: Collection[str] | None = None
+) -> list[Record]:
+    """The records of some items in a file, in its order; only they are parsed.
+
+    Args:
+        path: the records file.
+        sha256: what the result says of its content.
+        ids: of the items, an id may stand in several splits; None: of all.
+
+    Raises:
+        ResultError: missing, of another content, torn, too large, or a record is malformed.
+    """
+    packed = read_packed(path)
+    if sha256_of(packed) != sha256:
+        raise ResultError(f"{path.name} has another sha256 than the result says.")
+    if ids is None:
+        return parse_records(packed, path.name)
+    text = _unpacked(packed, path.name)
+    lines: dict[int, bytes] = {}  # by where they start
+    for item in ids:
+        # As `dump_records` writes it: a file that escapes more has no such item.
+        mark = json.dumps(item, ensure_ascii=False).encode(errors="replace")
+        at = text.find(mark)
+        while at >= 0:
+            start = text.rfind(b"\n", 0, at) + 1
+            end = text.find(b"\n", at) % (len(text) + 1)  # the last line may have no end
+            if end - start > MAX_RECORD_BYTES:
+                raise ResultError(
+                    f"{path.name}: a line is longer than {MAX_RECORD_BYTES >> 20} MiB."
+                )
+            lines[start] = text[start:end]
+            at = text.find(mark, end)
+    records = (_record(line, f"{path.name} byte {start}") for start, line in sorted(lines.items()))
+    return [record for record in records if record.id in ids]
+
+
+def _unpacked(packed: bytes, name: str) -> bytes:
+    """All of a packed file at once, which is quicker where few of its lines are wanted.
+
+    Raises:
+        ResultError: torn or too large.
+    """
+    unpacker = zlib.decompressobj(wbits=31)  # gzip
+    try:
+        text = unpacker.decompress(packed, MAX_RECORDS_BYTES + 1)
+    except zlib.error as error:
+        raise ResultError(f"{name}: cannot be read as gzip ({error}).") from error
+    if len(text) > MAX_RECORDS_BYTES:
+        raise ResultError(f"{name}: unpacks to over {MAX_RECORDS_BYTES >> 20} MiB.")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ResultError(f"{name}: cannot be read as gzip (it does not end where it should).")
+    return text
 
 
 def parse_records(packed: bytes, name: str) -> list[Record]:
