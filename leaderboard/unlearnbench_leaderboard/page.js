@@ -320,7 +320,7 @@
     }
     for (const line of all(".matrix tr[data-method]")) line.hidden = !seen.has(line.dataset.method);
     for (const body of all(".matrix tbody")) body.hidden = !body.querySelector("tr.row:not([hidden])");
-    for (const glance of all(".glance")) glance.hidden = !seen.size;
+    for (const glance of all(".glance")) glance.hidden = !seen.size || shownTables < 2;
     document.getElementById("nothing").hidden = shownTables > 0;
     say(`${shownRows} row${shownRows === 1 ? "" : "s"} in ${shownTables} table${shownTables === 1 ? "" : "s"}.`);
   };

@@ -6,7 +6,7 @@ page's style sheet by class. Every number is rounded to a tenth of a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -86,10 +86,8 @@ def svg(table: Table, size: Size) -> Markup:
     lines = [box for m in marks for box in _whisker_boxes(m, frame)]
     lines += [box for front in _fronts(table, frame) for box in front.boxes()]
     texts = [
-        formats.shorten(formats.clean(m.line.row.label), size.label_length)
-        if size.labels_all or m.leads
-        else ""
-        for m in marks
+        formats.shorten(text, size.label_length) if size.labels_all or m.leads else ""
+        for m, text in zip(marks, _names(marks), strict=True)
     ]
     labels = place_labels(points, texts, frame.area, size.font, lines)
     title_id = f"plot-{size.name}-{table.id}"
@@ -149,6 +147,24 @@ def _marks(table: Table) -> list[_Mark]:
         _Mark(line, line.row.scores["forget"].estimate, line.row.scores["utility"].estimate)
         for line in [*ranked, *table.references, *unranked]
         if {"forget", "utility"} <= line.row.scores.keys()
+    ]
+
+
+def _names(marks: Sequence[_Mark]) -> list[str]:
+    """What a mark is called beside it: briefly, since its title says the whole of it.
+
+    Settings would take all the room: of rows that have one name, those that a sweep chose say so.
+    """
+    rows = [mark.line.row for mark in marks]
+    names = [
+        row.label if row.is_reference else row.method + (f" ({row.target})" if row.target else "")
+        for row in rows
+    ]
+    return [
+        formats.clean(
+            f"{name}, tuned" if names.count(name) > 1 and row.cost.get("trials") else name
+        )
+        for name, row in zip(names, rows, strict=True)
     ]
 
 

@@ -168,10 +168,14 @@ def test_filters_keep_what_fits_and_the_references_beside_it(visit, address):
     assert len(names(page, "tbody")) == ROWS
     page.select_option("#filter-task", "tofu forget10")
     assert page.locator(".board:visible h2").all_text_contents() == ["tofu forget10 · phi-1.5"]
+    assert page.locator(".glance").is_hidden()  # one table is no comparison
     page.select_option("#filter-tag", "suppression")
     assert names(page, "tbody") == ["before unlearning", "keyword filter", "wise (idk)"]
-    assert page.locator(".matrix tbody tr.row:visible th").all_text_contents() == ["wise"]
     assert page.locator("#status").inner_text() == "1 row in 1 table."
+    page.get_by_role("button", name="Clear").click()
+    page.select_option("#filter-tag", "data-deletion")
+    shown = page.locator(".matrix tbody tr.row").filter(visible=True).locator("th")
+    assert shown.all_text_contents() == ["grad-ascent", "idk", "memit", "npo", "rmu", "simnpo"]
     page.get_by_role("button", name="Clear").click()
     page.select_option("#filter-model", "zephyr")
     assert names(page) == ["rmu", "npo"]

@@ -280,6 +280,18 @@ def test_the_plot_is_svg_with_front_floors_and_hollow_references():
     assert "forget 0.900 [" in drawn
 
 
+def test_marks_go_by_their_method_and_a_tuned_one_says_so():
+    rows = [
+        *seeds(method="npo", config={"lr": 1e-5}, forget=0.5),
+        *seeds(method="npo", config={"lr": 3e-4}, forget=0.8, trials=8),
+        *seeds(method="dpo", config={"lr": 3e-4}, forget=0.3, trials=8),
+        *seeds(method="rome", config={"lr": 1}, target="idk", forget=0.65),
+    ]
+    (table,) = tables_of(entries(rows))
+    labels = re.findall(r"<text x[^>]*>([^<]*)</text></g>", str(svg(table, WIDE)))
+    assert sorted(labels) == ["before unlearning", "dpo", "npo", "npo, tuned", "rome (idk)"]
+
+
 def test_labels_keep_clear_of_each_other_and_of_all_points():
     points = [(100.0 + 9 * (i % 5), 100.0 + 9 * (i // 5)) for i in range(20)]
     area = Box(0, 0, 400, 300)
