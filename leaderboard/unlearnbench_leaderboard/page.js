@@ -217,12 +217,13 @@
     const figure = point.closest("figure");
     const tip = figure.querySelector(".tip");
     // The tooltip says what the title says, at once; the name for those who listen remains.
-    const words = point.querySelector("title");
-    point.setAttribute("aria-label", words.textContent);
-    words.remove();
+    const title = point.querySelector("title");
+    const words = title.textContent;
+    point.setAttribute("aria-label", words.replaceAll("\n", ", "));
+    title.remove();
     const reveal = () => {
       light(id, true);
-      tip.textContent = point.getAttribute("aria-label");
+      tip.textContent = words;
       tip.hidden = false;
       const frame = figure.getBoundingClientRect();
       const mark = point.querySelector("path").getBoundingClientRect();

@@ -163,10 +163,12 @@ const methodPage = (name, places, { links, unfold }) => {
   const from = [...new Set(places.flatMap(({ row }) => row.facts.filter(([key]) => key === "from").map(([, value]) => value)))];
   const tags = [...new Set(places.map(({ row }) => (row.reference ? "reference" : row.tag)).filter(Boolean))];
   const tables = new Set(places.map(({ table }) => table));
+  const headlines = ["forget", "utility", "privacy", "robustness"]
+    .filter((column) => [...tables].some((table) => table.columns.includes(column)));
   const lines = places.map(({ row, table }) => make("tr", { class: `row ${row.reference ? "reference" : row.tag}` },
     make("th", { scope: "row", class: "method" }, make("a", { href: `#r-${row.id}` }, bdi(table.title)),
       row.label === name ? "" : make("span", { class: "label" }, bdi(row.label))),
-    ...["rank", "forget", "utility", "seeds", "tier"].map((column) => copied(row, table, column))));
+    ...["rank", ...headlines, "seeds", "tier"].map((column) => copied(row, table, column))));
   const blocks = [];
   for (const table of tables) {
     blocks.push(make("h3", {}, make("a", { href: `#t-${table.id}` }, bdi(table.title))));
@@ -190,7 +192,7 @@ const methodPage = (name, places, { links, unfold }) => {
       make("table", {},
         make("caption", {}, "Every row of this method. Ranks are given within a table and a guarantee tag."),
         make("thead", {}, make("tr", {},
-          ...[["table", "method"], ["rank", "rank"], ["forget", ""], ["utility", ""], ["seeds", "seeds minor"], ["tier", "tier minor"]].map(
+          ...[["table", "method"], ["rank", "rank"], ...headlines.map((column) => [column, ""]), ["seeds", "seeds minor"], ["tier", "tier minor"]].map(
             ([text, kind]) => make("th", { scope: "col", class: kind }, make("span", { class: "head" }, text))))),
         make("tbody", {}, ...lines))),
     ...blocks,

@@ -157,7 +157,7 @@ def _names(marks: Sequence[_Mark]) -> list[str]:
     """
     rows = [mark.line.row for mark in marks]
     names = [
-        row.label if row.is_reference else row.method + (f" ({row.target})" if row.target else "")
+        row.name if row.is_reference else row.method + (f" ({row.target})" if row.target else "")
         for row in rows
     ]
     return [
@@ -283,7 +283,7 @@ def _point(mark: _Mark, point: tuple[float, float], frame: _Frame) -> Markup:
 
 
 def _description(line: Line) -> str:
-    """A mark in words."""
+    """A mark in words, a line each: what a browser shows of a title."""
     said = [formats.clean(line.row.label)]
     for axis in ("forget", "utility"):
         e = line.row.scores[axis].estimate
@@ -292,7 +292,7 @@ def _description(line: Line) -> str:
         said.append(f"rank {formats.rank(line.place.rank, line.place.low, line.place.high)}")
     elif not line.row.is_reference:
         said.append("not ranked")
-    return ", ".join(said)
+    return "\n".join(said)
 
 
 def _classes(mark: _Mark) -> str:

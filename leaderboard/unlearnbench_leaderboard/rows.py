@@ -96,8 +96,12 @@ class Row:
     @property
     def label(self) -> str:
         """The method's name in a table, with what tells its configurations apart."""
-        name = REFERENCES.get(self.method, self.method) if self.is_reference else self.method
-        return f"{name} ({self.config_label})" if self.config_label else name
+        return f"{self.name} ({self.config_label})" if self.config_label else self.name
+
+    @property
+    def name(self) -> str:
+        """What a table calls the method."""
+        return REFERENCES.get(self.method, self.method) if self.is_reference else self.method
 
     @property
     def is_reference(self) -> bool:

@@ -338,7 +338,7 @@ def test_pointing_at_a_mark_tells_of_it_and_a_click_opens_its_row(visit, address
     point.hover()
     tip = page.locator(".tip").first
     assert re.fullmatch(
-        r"npo, forget 0.810 \[.*\], utility 0.860 \[.*\], rank .*", tip.inner_text()
+        r"npo\nforget 0.810 \[.*\]\nutility 0.860 \[.*\]\nrank .*", tip.inner_text()
     )
     assert page.locator("tr.row.lit").count() == 1
     box, frame = tip.bounding_box(), page.locator("figure").first.bounding_box()
