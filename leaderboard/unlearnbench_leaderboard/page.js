@@ -136,7 +136,8 @@
     }
     known.detail ??= make("tr", { class: "detail", "data-of": id },
       make("td", { colspan: String(table.columns.length) },
-        make("p", { class: "to-method" }, methodLink(row.method, `Everything about ${row.method}`)),
+        make("p", { class: "to-method" }, methodLink(row.method, `Everything about ${row.method}`), " · ",
+          make("a", { href: `#r-${id}` }, "Link to this row")),
         details(row, table, 3)));
     const after = element.nextElementSibling;
     (after?.matches(`.remark[data-of="${id}"]`) ? after : element).after(known.detail);

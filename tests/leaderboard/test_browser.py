@@ -45,7 +45,14 @@ def board():
         *seeds(method="npo", forget=0.81, utility=0.86, jitter=0.02, extra=[column]),
         *seeds(method="simnpo", forget=0.70, utility=0.90, config={"learning_rate": 7e-5}),
         *seeds(method="idk", forget=0.60, utility=0.70, config={"epochs": 5}, trials=8),
-        *seeds(method="wise", forget=0.9, utility=0.95, guarantee="suppression", target="idk"),
+        *seeds(
+            method="wise",
+            forget=0.9,
+            utility=0.95,
+            guarantee="suppression",
+            target="idk",
+            scores={"privacy": 0.4},
+        ),
         *seeds(method="grad-ascent", forget=0.95, utility=0.2),
         result(method="keyword-filter", role="reference", forget=0.93, utility=0.99),
         result(method="memit", status="diverged"),
@@ -167,7 +174,7 @@ def test_filters_keep_what_fits_and_the_references_beside_it(visit, address):
     page = visit(address)
     assert len(names(page, "tbody")) == ROWS
     page.select_option("#filter-task", "tofu forget10")
-    assert page.locator(".board:visible h2").all_text_contents() == ["tofu forget10 · phi-1.5"]
+    assert page.locator(".board:visible h2 bdi").all_text_contents() == ["tofu forget10 · phi-1.5"]
     assert page.locator(".glance").is_hidden()  # one table is no comparison
     page.select_option("#filter-tag", "suppression")
     assert names(page, "tbody") == ["before unlearning", "keyword filter", "wise (idk)"]
@@ -216,6 +223,18 @@ def test_the_address_brings_a_view_back_on_another_machine(visit, address):
     assert other.input_value("#filter-tag") == "data-deletion"
     assert head(other, "utility").get_attribute("aria-sort") == "descending"
     assert "theme" not in page.url
+
+
+def test_tables_and_rows_have_links_that_work_with_scripts_and_without(visit, address):
+    page = visit(address)
+    page.get_by_role("button", name="rmu", exact=True).click()
+    row = page.get_by_role("link", name="Link to this row").get_attribute("href")
+    table = page.get_by_role("link", name="Link to the table wmdp").get_attribute("href")
+    for script in (True, False):
+        assert "rmu" in visit(address + row, java_script_enabled=script).locator(row).inner_text()
+        seen = visit(address + table, java_script_enabled=script).locator(f"{table} h2")
+        assert 0 <= seen.bounding_box()["y"] < 800
+    assert len(opened(visit(address + row))) == 1
 
 
 def test_back_and_forward_go_through_the_views(visit, address):
@@ -327,6 +346,8 @@ def test_a_row_leads_to_its_methods_page_and_back_to_the_filtered_view(visit, ad
     page.get_by_role("button", name="wise (idk)").click()
     page.get_by_role("link", name="Everything about wise").click()
     assert page.locator(".method-page h2").inner_text() == "wise"
+    heads = page.locator(".method-page > .scroll thead th").all_inner_texts()
+    assert heads == ["table", "rank", "forget", "utility", "privacy", "seeds", "tier"]
     page.get_by_role("link", name="All tables").click()
     assert page.input_value("#filter-tag") == "suppression"
     assert len(opened(page)) == 1
