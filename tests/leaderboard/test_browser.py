@@ -16,6 +16,7 @@ from unlearnbench.results import Metric
 from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import files_of
 from unlearnbench_leaderboard.examples import Examples, Item
+from unlearnbench_leaderboard.reported import ReportedSet
 
 BROWSER = os.environ.get("UNLEARNBENCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
@@ -61,11 +62,24 @@ def board():
     ]
 
 
-def written(folder, results, examples=lambda tables: {}):
+def figures(text="grad-ascent"):
+    """What a paper reports, with a name of its choice."""
+    source = {"name": text[:120], "link": "https://arxiv.org/abs/2401.06121"}
+    rows = [{"method": text[:120], "values": {"ROUGE": 0.25}, "note": text}]
+    metrics = [{"name": "ROUGE", "better": "lower"}]
+    setting = {"task": text[:120], "split": "forget10", "model": "phi-1.5", "note": text}
+    return ReportedSet.model_validate(
+        {**setting, "source": source, "metrics": metrics, "rows": rows}
+    )
+
+
+def written(folder, results, examples=lambda tables: {}, names=("grad-ascent",)):
     """The address of the page of these results."""
     tables = tables_of(entries(results))
     path = folder / "index.html"
-    path.write_bytes(files_of(tables, None, (), examples(tables))["index.html"])
+    path.write_bytes(
+        files_of(tables, None, list(map(figures, names)), examples(tables))["index.html"]
+    )
     return path.as_uri()
 
 
@@ -340,6 +354,14 @@ def test_a_methods_page_gathers_its_rows_and_has_an_address(visit, address):
     assert page.evaluate("document.activeElement.textContent") == "npo"
 
 
+def test_figures_of_the_literature_are_a_place_of_the_page_and_of_no_method(visit, address):
+    page = visit(address + "#method=npo")
+    assert page.locator("#reported").is_hidden()
+    page.get_by_role("link", name="reported in the literature").click()
+    assert page.locator("#reported h2").is_visible()
+    assert page.locator(".method-page").is_hidden()
+
+
 def test_a_row_leads_to_its_methods_page_and_back_to_the_filtered_view(visit, address):
     page = visit(address)
     page.select_option("#filter-tag", "suppression")
@@ -461,7 +483,7 @@ def hostile_examples(tables):
 
 @pytest.fixture(scope="module")
 def hostile_address(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("hostile"), hostile_board(), hostile_examples)
+    return written(tmp_path_factory.mktemp("hostile"), hostile_board(), hostile_examples, HOSTILE)
 
 
 @pytest.mark.parametrize("width", [DESK, PHONE])

@@ -116,7 +116,8 @@ def test_they_change_nothing_of_what_is_measured_and_ranked():
     assert "reported.csv" not in without
     assert b"Reported in the literature" not in without["index.html"]
     data = [
-        re.search(rb'id="data">(.*?)</script>', made["index.html"]) for made in (without, with_them)
+        re.search(rb'id="data">(.*?)</script>', made["index.html"], re.DOTALL)
+        for made in (without, with_them)
     ]
     assert data[0] is not None
     assert data[1] is not None
