@@ -51,6 +51,31 @@ def summary(module: str, attribute: str) -> str:
     return ""
 
 
+def constant(module: str, owner: str, name: str) -> object:
+    """The literal that a module gives to `name` in the body of its class `owner` ("": at its top).
+
+    None where there is no such assignment, or its value is no literal.
+    """
+    path = _source(module)
+    if path is None or path.suffix != ".py":
+        return None
+    try:
+        body = _parsed(path).body
+    except _UNREADABLE:
+        return None
+    if owner:
+        classes = [n.body for n in body if isinstance(n, ast.ClassDef) and n.name == owner]
+        body = classes[-1] if classes else []
+    found = None
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        named = any(isinstance(t, ast.Name) and t.id == name for t in targets)
+        value = getattr(node, "value", None)
+        if named:
+            found = value.value if isinstance(value, ast.Constant) else None
+    return found
+
+
 def _import_fault(module: str, seen: set[str]) -> str | None:
     """Why the statements of a module, or of a package around it, keep it from being imported."""
     for name in accumulate(module.split("."), "{}.{}".format):

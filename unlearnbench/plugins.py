@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -35,6 +37,13 @@ GROUPS = {
 #: Many of a kind, as their group is called: `utilities`.
 PLURALS = {kind: group.rpartition(".")[2] for kind, group in GROUPS.items()}
 
+#: How a plugin says which contract it is built for: its class (or `ModelEntry`) by the first name,
+#: a module by the second, for all that it registers (a suite and a command have no class).
+API_VERSION_OF_CLASS, API_VERSION_OF_MODULE = "api_version", "unlearnbench_api_version"
+
+#: The kinds of which every member has a `name` of its own: the one that it is registered under.
+_NAMED = ("method", "task", "model", "utility")
+
 _NO_PLACE = "its entry point is not of the form module:attribute"
 
 
@@ -53,25 +62,25 @@ class Plugin:
         """The object behind the entry point.
 
         Raises:
-            PluginError: its requirement on this suite is not met, it fails to import, or it was
-                built for another major version of the contract.
+            PluginError: its requirement on this suite is not met, it fails to import, it was built
+                for another major version of the contract, or it calls itself by another name.
         """
-        unmet = self.unmet_requirement() or (None if self._place() else _NO_PLACE)
-        if unmet:
-            raise PluginError(self._sentence(unmet))
+        place = self._place()
+        unmet = self.unmet_requirement() or (None if place else _NO_PLACE)
+        if unmet or place is None:
+            raise PluginError(self._sentence(unmet or _NO_PLACE))
         try:
             loaded = EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
         except (Exception, SystemExit) as cause:  # some programs exit when they are imported
             told = f"{type(cause).__name__}: {' '.join(str(cause).split())}".rstrip(":. ")
             raise PluginError(self._sentence(told)) from cause
-        built_for = getattr(loaded, "api_version", None)
-        current = _api_version()
-        if built_for is not None and built_for != current:
-            raise PluginError(
-                self._sentence(
-                    f"it is built for contract version {built_for}, and this suite speaks {current}"
-                )
-            )
+        declared = (
+            vars(sys.modules[place[0]]).get(API_VERSION_OF_MODULE),
+            getattr(loaded, API_VERSION_OF_CLASS, None),
+        )
+        fault = self._contract_fault(declared) or self._name_fault(getattr(loaded, "name", None))
+        if fault:
+            raise PluginError(self._sentence(fault))
         return loaded
 
     @lru_cache(maxsize=256)  # noqa: B019 - plugins live as long as the process
@@ -96,7 +105,19 @@ class Plugin:
         Runs nothing of it (see `plugin_source`); `list --check` really imports.
         """
         unmet, place = self.unmet_requirement(), self._place()
-        return unmet or (plugin_source.source_fault(*place) if place else _NO_PLACE)
+        if unmet or place is None:
+            return unmet or _NO_PLACE
+        fault = plugin_source.source_fault(*place)
+        if fault:
+            return fault
+        module, attribute = place
+        declared = (
+            plugin_source.constant(module, "", API_VERSION_OF_MODULE),
+            plugin_source.constant(module, attribute, API_VERSION_OF_CLASS),
+        )
+        return self._contract_fault(declared) or self._name_fault(
+            plugin_source.constant(module, attribute, "name")
+        )
 
     def summary(self) -> str:
         """The first line of its docstring, read from the source without importing it."""
@@ -108,6 +129,17 @@ class Plugin:
         module, _, attribute = self.value.partition("[")[0].replace(" ", "").partition(":")
         sound = all(part.isidentifier() for part in f"{module}.{attribute}".split("."))
         return (module, attribute) if sound else None
+
+    @staticmethod
+    def _contract_fault(declared: Iterable[object]) -> str | None:
+        fault = next(filter(None, map(contract_fault, declared)), None)
+        return f"it {fault}" if fault else None
+
+    def _name_fault(self, own: object) -> str | None:
+        """Why results and tables would know the plugin by another name than its users."""
+        if self.kind not in _NAMED or not isinstance(own, str) or own == self.name:
+            return None
+        return f'it is registered as "{self.name}" and calls itself "{own}": make the two one name'
 
     def _sentence(self, cause: str) -> str:
         return (
@@ -213,7 +245,33 @@ def _clash(kind: str, name: str, named: Iterable[Plugin]) -> str:
     return f'a {kind} "{name}" is registered by {owners}. Uninstall all but one.'
 
 
-def _api_version() -> int:
+def class_fault(loaded: object, kind: str, base: type) -> str | None:
+    """Why an object cannot serve as a plugin that is a subclass of `base`, else None.
+
+    The end of a sentence that begins with what it is; `kind` is a key of `GROUPS`.
+    """
+    if not (isinstance(loaded, type) and issubclass(loaded, base)):
+        return f"is not a subclass of unlearnbench.{base.__name__}"
+    fault = contract_fault(getattr(loaded, API_VERSION_OF_CLASS, None))
+    if fault:
+        return fault
+    if inspect.isabstract(loaded):
+        missing = ", ".join(sorted(getattr(loaded, "__abstractmethods__", ())))
+        return f"does not define {missing}: a {kind} needs it"
+    for attribute in ("name", "version"):
+        value = getattr(loaded, attribute, None)
+        if not (isinstance(value, str) and value):
+            return f'has no {attribute}: write {attribute} = "..." in its class'
+    config, own = getattr(base, "Config", object), getattr(loaded, "Config", None)
+    if not (isinstance(own, type) and issubclass(own, config)):
+        return f"has a Config that is not a subclass of unlearnbench.{config.__name__}"
+    return None
+
+
+def contract_fault(built_for: object) -> str | None:
+    """Why what says that it is built for this contract version cannot be used, else None."""
     from unlearnbench.method import API_VERSION
 
-    return API_VERSION
+    if built_for is None or built_for == API_VERSION:
+        return None
+    return f"is built for contract version {built_for}, and this suite speaks {API_VERSION}"

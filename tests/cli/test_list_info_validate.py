@@ -161,6 +161,9 @@ def test_info_shows_what_a_sweep_searches(site: Site):
         class Thing(Method[Options]):
             Config = Options
             name = "thing"
+
+            def unlearn(self, model, request, progress):
+                return model
     """
     site.install("kit", {"method": {"thing": "kit:Thing"}}, {"kit.py": source})
     lines = suite("info", "thing").output.splitlines()

@@ -31,7 +31,7 @@ def test_the_nano_task_keeps_the_contract():
 
 
 def test_the_nano_task_keeps_the_contract_in_what_it_measures():
-    task = NanoTofu.configured(limit=5, max_new_tokens=8, holdout=True, split="forget05")
+    task = NanoTofu.configured(limit=2, max_new_tokens=4, holdout=True, split="forget05")
     check_task(task, unlearnbench.load_model("nano"))
 
 
@@ -54,17 +54,24 @@ def test_the_nano_task_keeps_the_contract_in_what_it_measures():
         ("LosesARetainItem", "the training split rest lacks a retain item"),
         ("TrainsOnAnotherFact", "a forget item is not in the training split full"),
         ("PretrainsOnTheForgetSet", r"pretraining_examples\(\) has a forget item"),
+        ("IsItsOwnComplement", 'the split is "half" and its complement "half"'),
+        ("PromisesMuch", "guarantee is 'oblivion': one of 'data-deletion'"),
+        ("HasAnUntypableName", 'the name "toy, broken" cannot be written on a command line'),
+        ("TakesAnyOption", 'LooseConfig takes the unknown option "no_such_option"'),
         ("TakesAnySplit", r'training_examples\("no such split"\) is no UserError'),
     ],
 )
 def test_a_broken_request_or_data_set_is_told(name: str, sentence: str):
-    with pytest.raises(AssertionError, match=f"task toy: .*{sentence}"):
-        check_task(toy(name))
+    with pytest.raises(AssertionError, match=f"task toy.*: .*{sentence}"):
+        check_task(toy(name), without=("light",))
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
+        ("EvaluatesNothing", "evaluate.. gives no record"),
+        ("DrawsItsScores", "evaluate.. twice gives other records .4 of 4 differ"),
+        ("GoesBackwards", 'progress.1, 2, "scoring". comes after 2 of 2'),
         ("NamesRecordsTwice", r'records have a name twice \("forget/0"\)'),
         ("EvaluatesLess", r"describe_data\(\) counts .* and evaluate\(\) gives"),
         ("ScoresNaN", 'record "forget-0" has known = nan'),
@@ -81,8 +88,10 @@ def test_a_broken_request_or_data_set_is_told(name: str, sentence: str):
     ],
 )
 def test_broken_records_or_metrics_are_told(name: str, sentence: str):
-    with pytest.raises(AssertionError, match=f"task toy: .*{sentence}"):
-        check_task(toy(name), NO_MODEL)
+    # That rule starts a process.
+    without = () if name == "NeedsTorchToAggregate" else ("light",)
+    with pytest.raises(AssertionError, match=f"task toy.*: .*{sentence}"):
+        check_task(toy(name), NO_MODEL, without=without)
 
 
 def test_every_broken_toy_is_tried_above():
@@ -111,7 +120,7 @@ def test_a_task_that_no_other_process_can_import_is_told():
     class Local(toy_task.Sound):
         pass
 
-    with pytest.raises(AssertionError, match="define the task in a module"):
+    with pytest.raises(AssertionError, match="define it in a module"):
         check_task(Local.configured())
 
 
@@ -122,6 +131,4 @@ def test_a_task_that_cannot_be_trained_from_scratch_passes():
         def training_examples(self, split: str) -> list[Example]:
             raise UserError("it is not trained from scratch.")
 
-    # The last rule, reached only where all others hold.
-    with pytest.raises(AssertionError, match="define the task in a module"):
-        check_task(Untrainable.configured(), NO_MODEL)
+    check_task(Untrainable.configured(), NO_MODEL, without=("light",))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict
+
 from unlearnbench import (
     DataDescription,
     Example,
@@ -150,6 +152,26 @@ class LeavesTargetsToChance(Sound):
         return ["In Tollern."]
 
 
+class IsItsOwnComplement(Sound):
+    retain_split = "half"
+
+
+class PromisesMuch(Sound):
+    guarantee = "oblivion"  # type: ignore[assignment]
+
+
+class HasAnUntypableName(Sound):
+    name = "toy, broken"
+
+
+class LooseConfig(TaskConfig):
+    model_config = ConfigDict(extra="ignore")
+
+
+class TakesAnyOption(Sound):
+    Config = LooseConfig
+
+
 # --- data -----------------------------------------------------------------------------------------
 
 
@@ -197,6 +219,26 @@ class TakesAnySplit(Sound):
 
 
 # --- records and metrics --------------------------------------------------------------------------
+
+
+class EvaluatesNothing(Sound):
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        return []
+
+
+class DrawsItsScores(Sound):
+    calls = 0
+
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        self.calls += 1
+        return [r.with_scores(drawn=self.calls) for r in super().evaluate(model)]
+
+
+class GoesBackwards(Sound):
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        for done in (2, 1, 2):
+            progress(done, 2, "scoring")
+        return super().evaluate(model)
 
 
 class NamesRecordsTwice(Sound):

@@ -19,6 +19,8 @@ COMMANDS = {
     "sweep": "Search hyperparameters, with as many trials for each method.",
     "list": "List the installed methods, tasks, models and suites.",
     "info": "Show one plugin: options, defaults, source.",
+    "new": "Write the package of a new method or task, ready to install.",
+    "check": "Try the contract of a method or task, rule by rule.",
     "validate": "Check result files and recompute their numbers.",
     "reference": "Train the reference models that a task unlearns from.",
 }

@@ -19,14 +19,28 @@ import click
 def command(name: str, kind: str | None) -> None:
     """Show a method, task, model, utility or suite: what it is, its options, its source.
 
+    A method or task that is no plugin yet is named by its file and class.
+
     \b
-    Example:
+    Examples:
       unlearnbench info rome
+      unlearnbench info mine.py:Mine
     """
     from unlearnbench import plugins
     from unlearnbench.errors import PluginError, unknown_name
+    from unlearnbench.experiment import is_experiment, load_from_file
+    from unlearnbench.method import Method
     from unlearnbench.running.plan import load_method, load_task, load_utility
+    from unlearnbench.task import Task
 
+    if is_experiment(name):
+        bases: dict[str, type[Any]] = {"method": Method, "task": Task}
+        own = load_from_file(name, {kind: bases[kind]} if kind in bases else bases)
+        own_kind = "method" if issubclass(own, Method) else "task"
+        click.secho(f"{own_kind} {own.name}", bold=True)
+        _say("from", f"{name} (a local file, no plugin)")
+        _describe_class(own)
+        return
     kinds = [kind] if kind else ["method", "task", "model", "utility", "suite"]
     found = [p for k in kinds for p in plugins.plugins(k) if p.name == name]
     if not found:
@@ -99,12 +113,30 @@ def _describe_class(loaded: type[Any]) -> None:
         return
     click.echo("  options")
     width = max(map(len, fields))
+    resolved = _left_to_the_model(loaded)
     for key, info in fields.items():
-        default = "(family's)" if info.default is None else repr(info.default)
+        default = repr(info.default)
+        if info.default is None:
+            default = "(model's)" if key in resolved else "(unset)"
         kind = _type_name(info.annotation)
         space = declared(info)
         search = f"; sweep: {space}" if space else ""
         click.echo(f"    {key:<{width}}  {default:<14} {info.description or ''} [{kind}{search}]")
+
+
+def _left_to_the_model(loaded: type[Any]) -> set[str]:
+    """The options whose value a method takes from the model where it is not set."""
+    from unlearnbench.method import Method
+
+    unset = {key for key, info in loaded.Config.model_fields.items() if info.default is None}
+    if not unset or not issubclass(loaded, Method) or loaded.resolved is Method.resolved:
+        return set()
+    from unlearnbench.testing import tiny_model
+
+    try:  # the method's own code, on a model that it may not expect
+        return unset & loaded.configured().resolved(tiny_model("llama")).keys()
+    except Exception:
+        return set()
 
 
 def _type_name(annotation: Any) -> str:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _WHAT = (
-    click.option("--method", "methods", multiple=True, metavar="NAME[,NAME]", help="Methods."),
+    click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        metavar="NAME[,NAME]",
+        help="Methods; FILE.py:Class for one that is no plugin yet.",
+    ),
     click.option("--task", "tasks", multiple=True, metavar="NAME[:SPLIT]", help="Tasks."),
     click.option(
         "--model", "models", multiple=True, metavar="MODEL", help="Name, folder or hub id."
@@ -29,7 +35,8 @@ _WHAT = (
         "settings",
         multiple=True,
         metavar="NAME.KEY=VALUE",
-        help="Hyperparameter of a method, or option of a task or utility.",
+        help="Hyperparameter of a method (of FILE.py:Class by its class), or option of a task or "
+        "utility.",
     ),
     click.option(
         "--utility",
@@ -149,6 +156,7 @@ def study_of(
     from unlearnbench import plugins
     from unlearnbench.cli.specs import parse_settings
     from unlearnbench.errors import UserError
+    from unlearnbench.experiment import located
     from unlearnbench.running.plan import DEFAULT_SEEDS, PlanFile, read_plan
 
     if suite and plan:
@@ -178,7 +186,8 @@ def study_of(
     }
     given = {k: v for k, v in options.items() if v is not None}
     return Study(
-        methods=names(methods) or list(base.methods),
+        # As absolute paths: a sweep writes them into a plan in another folder.
+        methods=[located(m, Path.cwd()) for m in names(methods)] or list(base.methods),
         tasks=chosen_tasks,
         models=[with_options(m, **given) if given else m for m in chosen_models],
         seeds=base.seeds,

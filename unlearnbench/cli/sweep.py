@@ -119,7 +119,7 @@ def _conclude(
     setting = next(iter(results.values()))
     also = _with_settings(study, study.utilities)
     tasks = _with_settings(study, study.tasks)
-    write_atomically(plan, chosen_plan(ended, tasks, study.models, setting, also))
+    write_atomically(plan, chosen_plan(ended, tasks, study.models, setting, also, out))
     click.echo(f"Every trial: {out / 'trials.csv'}\nRun the chosen: unlearnbench run --plan {plan}")
     return all(c.trial for c in ended)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from unlearnbench.method import API_VERSION
+
 
 @dataclass(frozen=True)
 class ModelEntry:
@@ -25,3 +27,5 @@ class ModelEntry:
     #: Per method, the hyperparameters that suit this model family (chosen on facts outside any
     #: forget set); a user's own setting wins.
     method_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    #: Major version of the contract that the entry is written for.
+    api_version: int = API_VERSION

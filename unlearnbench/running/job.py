@@ -22,6 +22,7 @@ import torch
 from unlearnbench import plugins
 from unlearnbench.cache import cache_folder, content_key
 from unlearnbench.errors import Diverged, ModelError, ResultError, UserError
+from unlearnbench.experiment import file_of, is_experiment
 from unlearnbench.method import Method, Progress, outside_scope, silent
 from unlearnbench.models import LanguageModel, load_model, resolve_entry
 from unlearnbench.models.batching import is_out_of_memory
@@ -149,7 +150,7 @@ class JobRunner:
         entry = _entry(job)
         model = self._model_block(job, entry, task)
         utilities = tuple(block for _, block in self._utilities_of(job))
-        flags = [] if ".py:" not in job.method else ["experiment: a local file, not a plugin"]
+        flags = ["experiment: a local file, not a plugin"] if is_experiment(job.method) else []
         request = task.request(job.seed)
         distribution, distribution_version = _origin(job.method)
         if method.target and overlap(request.targets(method.target), task.evaluation_text()):
@@ -504,8 +505,8 @@ def take_part(job: Job, identity: Identity, ready: Callable[[str], None]) -> Non
 
 def _origin(method: str) -> tuple[str, str]:
     """The distribution and version behind a method; a local file by its content."""
-    if ".py:" in method:
-        return "local file", file_sha256(Path(method.rpartition(":")[0]))[:16]
+    if is_experiment(method):
+        return "local file", file_sha256(file_of(method))[:16]
     plugin = plugins.find("method", method)
     return plugin.distribution, plugin.version
 
@@ -639,7 +640,8 @@ def _check_scope(
     stray = sorted(changed & set(frozen))
     if stray and role == "method":
         raise RuntimeError(
-            f"method {method} changed {stray[0]} ({len(stray)} such), outside its declared scope."
+            f"method {method} changed {stray[0]} ({len(stray)} such), outside its declared scope: "
+            "its may_change(model) must name, by shell pattern, every parameter that it alters."
         )
     sizes = {name: p.numel() for name, p in unlearned.hf.named_parameters()}
     return sum(sizes[name] for name in changed)

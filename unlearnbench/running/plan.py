@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -15,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from unlearnbench import plugins
 from unlearnbench.errors import UserError
+from unlearnbench.experiment import is_experiment, load_from_file, located, short
 from unlearnbench.method import Method
 from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.results.schema import TuningBlock
@@ -73,7 +71,7 @@ class Job(BaseModel):
         task = f"{self.task}:{split}" if split else self.task
         task = " ".join([task, *(f"{k}={v}" for k, v in asked.items())])
         model = self.model.label or Path(self.model.name).name
-        parts = [f"{self.method} {options}".strip(), task, model, f"seed {self.seed}"]
+        parts = [f"{short(self.method)} {options}".strip(), task, model, f"seed {self.seed}"]
         return " · ".join([*parts, *self.utilities])
 
     def tasks_by_utility(self) -> dict[str, list[str]]:
@@ -99,7 +97,8 @@ class TunedMethod(TuningBlock):
 class PlanFile(BaseModel):
     """A study as YAML: `methods`, `tasks`, `models`, `seeds`, and `utilities` where wanted.
 
-    A method is a name, or a name with hyperparameters: `- rome: {target: dummy}`. A task is
+    A method is a name, or a name with hyperparameters: `- rome: {target: dummy}`; a file with a
+    class, `- mine.py:Mine`, is looked for from the plan's folder. A task is
     `NAME` or `NAME:SPLIT`, or a name with options: `- tofu: {split: forget10, data_dir: tofu}`.
     A model is a name, folder or hub id, or one with options: `- nano: {dtype: bfloat16}`.
     A utility is `UTILITY:TASK[,TASK]`, or that with options: `- lm-eval:piqa: {limit: 100}`.
@@ -130,13 +129,23 @@ def read_plan(path: Path) -> PlanFile:
     except yaml.YAMLError as error:
         raise UserError(f'plan "{path}" is not YAML: {" ".join(str(error).split())}.') from error
     try:
-        return PlanFile.model_validate(document)
+        return _beside(PlanFile.model_validate(document), path.parent)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "the document"
         raise UserError(
             f'plan "{path}", {where}: {fault["msg"]}. A plan has methods, tasks, models and seeds.'
         ) from error
+
+
+def _beside(plan: PlanFile, folder: Path) -> PlanFile:
+    """The plan with the files that it names found from its own folder."""
+    methods = [
+        located(m, folder) if isinstance(m, str) else {located(n, folder): c for n, c in m.items()}
+        for m in plan.methods
+    ]
+    tuning = [t.model_copy(update={"method": located(t.method, folder)}) for t in plan.tuning]
+    return plan.model_copy(update={"methods": methods, "tuning": tuning})
 
 
 def plan_jobs(
@@ -161,10 +170,14 @@ def plan_jobs(
     named = [_split_spec(m) for m in methods]
     used = {setting_name(name) for name, _ in named}
     used |= {_split_spec(spec)[0] for spec in (*tasks, *utilities)}
-    unused = set(settings) - {name.partition(":")[0] for name in used}
+    used = {name.partition(":")[0] for name in used}
+    unused = set(settings) - used
     if unused:
+        files = {setting_name(name): short(name) for name, _ in named if is_experiment(name)}
+        told = [f"{name} (of {files[name]})" if name in files else name for name in sorted(used)]
         raise UserError(
-            f'--set {min(unused)}.…: no method, task or utility "{min(unused)}" is in this run.'
+            f'--set {min(unused)}.…: no method, task or utility "{min(unused)}" is in this run. '
+            f"It has {', '.join(told)}."
         )
     for word, given in (("method", named), ("task", tasks), ("model", models), ("seed", seeds)):
         if not given:
@@ -179,6 +192,7 @@ def plan_jobs(
         for task, options in task_options:
             for name, own in named:
                 method_class = load_method(name)
+                _check_own_name(name, method_class)
                 config = {**own, **settings.get(setting_name(name), {})}
                 method_class.configured(**config)  # raises on a wrong setting
                 runs = seeds if method_class.stochastic else seeds[:1]
@@ -205,12 +219,9 @@ def load_method(name: str) -> type[Method[Any]]:
     Raises:
         UserError: unknown, unloadable, or not a method.
     """
-    if ".py:" in name:
-        return _method_from_file(name)
-    loaded = plugins.load("method", name)
-    if not (isinstance(loaded, type) and issubclass(loaded, Method)):
-        raise UserError(f'method "{name}" is not a subclass of unlearnbench.Method.')
-    return loaded
+    if is_experiment(name):
+        return load_from_file(name, {"method": Method})
+    return _loaded("method", name, Method)
 
 
 def load_task(name: str) -> type[Task[Any]]:
@@ -219,10 +230,7 @@ def load_task(name: str) -> type[Task[Any]]:
     Raises:
         UserError: unknown, unloadable, or not a task.
     """
-    loaded = plugins.load("task", name)
-    if not (isinstance(loaded, type) and issubclass(loaded, Task)):
-        raise UserError(f'task "{name}" is not a subclass of unlearnbench.Task.')
-    return loaded
+    return _loaded("task", name, Task)
 
 
 def load_utility(name: str) -> type[Utility[Any]]:
@@ -231,46 +239,31 @@ def load_utility(name: str) -> type[Utility[Any]]:
     Raises:
         UserError: unknown, unloadable, or not a utility.
     """
-    loaded = plugins.load("utility", name)
-    if not (isinstance(loaded, type) and issubclass(loaded, Utility)):
-        raise UserError(f'utility "{name}" is not a subclass of unlearnbench.Utility.')
-    return loaded
+    return _loaded("utility", name, Utility)
 
 
-def _method_from_file(spec: str) -> type[Method[Any]]:
-    import importlib.util
-
-    path_text, _, attribute = spec.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise UserError(f'method file "{path}" does not exist.')
-    # Under a name of its own in sys.modules, as dataclasses and pydantic expect of a module.
-    name = f"unlearnbench_experiment_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    if name in sys.modules:
-        return _method_in(sys.modules[name], path, attribute)
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise UserError(f'method file "{path}" fails: {type(error).__name__}: {error}.') from error
-    return _method_in(module, path, attribute)
-
-
-def _method_in(module: ModuleType, path: Path, attribute: str) -> type[Method[Any]]:
-    loaded = getattr(module, attribute, None)
-    if not (isinstance(loaded, type) and issubclass(loaded, Method)):
-        raise UserError(f'"{path}" has no Method subclass "{attribute}".')
-    return loaded
+def _loaded(kind: str, name: str, base: type) -> type[Any]:
+    loaded = plugins.load(kind, name)
+    fault = plugins.class_fault(loaded, kind, base)
+    if fault:
+        raise UserError(f'{kind} "{name}" {fault}.')
+    return loaded  # type: ignore[no-any-return]
 
 
 def setting_name(method: str) -> str:
     """How `--set` calls a method: by its name, an experiment by its class."""
-    return method.rpartition(":")[2] if ".py:" in method else method
+    return method.rpartition(":")[2] if is_experiment(method) else method
+
+
+def _check_own_name(spec: str, method: type[Method[Any]]) -> None:
+    """Tables know a method by its name: a file's must not pass for a registered one."""
+    if is_experiment(spec):
+        for plugin in plugins.plugins("method"):
+            if plugin.name == method.name:
+                raise UserError(
+                    f'{short(spec)} is called "{method.name}", as the method of '
+                    f"{plugin.distribution} {plugin.version} is: give it a name of its own."
+                )
 
 
 def _content(method: str, config: Mapping[str, Any]) -> str:

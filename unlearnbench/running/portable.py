@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import UserError
+from unlearnbench.experiment import short
 from unlearnbench.method import MethodConfig
 from unlearnbench.running.plan import Job, ModelSpec, setting_name
 
@@ -56,9 +57,8 @@ def command_of(job: Job) -> str:
 
 def _portable_name(name: str, placeholder: str | None = None) -> str:
     """A local file or folder by its own name (or the placeholder); anything else as it is."""
-    path, _, attribute = name.partition(".py:")
-    if attribute:
-        return f"{Path(path).name}.py:{attribute}"
+    if ".py:" in name:
+        return short(name)
     local = Path(name).expanduser()
     if len(name) < 1000 and (local.is_absolute() or local.is_dir()):
         return placeholder or local.name

@@ -11,12 +11,14 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
 import yaml
 
 from unlearnbench.errors import UserError
+from unlearnbench.experiment import seen_from
 from unlearnbench.models import resolve_entry
 from unlearnbench.results.schema import Result
 from unlearnbench.running.plan import (
@@ -137,16 +139,18 @@ def chosen_plan(
     models: Sequence[Any],
     setting: Result,
     utilities: Sequence[Any] = (),
+    folder: Path = Path(),
 ) -> bytes:
     """A plan that runs each method as chosen, as YAML; it says how each was tuned.
 
     Args:
+        folder: where the plan will lie; files of methods are named from there.
         tasks, models, utilities: as in a plan, with local paths as the user gave them.
         setting: a result of any trial: its task and its model are what all were tuned on.
     """
     tuned = [
         TunedMethod(
-            method=c.search.method,
+            method=seen_from(c.search.method, folder),
             config=dict(c.trial.config),
             rule=RULE,
             search=SEQUENCE,

@@ -1,11 +1,51 @@
-"""What plugin authors run against their plugins: `check_task` for a task.
+"""What plugin authors run against their plugins: the conformance suite, and what it is run on.
 
-from unlearnbench.testing import check_task
+    from unlearnbench.testing import check_method, check_task, tiny_model
 
-def test_my_task_keeps_the_contract():
-    check_task(MyTask.configured(split="small"), model)
+    def test_my_method_keeps_the_contract():
+        check_method(MyMethod.configured(epochs=1))
+
+    def test_my_task_keeps_the_contract():
+        check_task(MyTask.configured(split="small"), tiny_model())
+
+`unlearnbench check NAME` tries the same rules, and `unlearnbench check --rules` lists them.
 """
 
-from unlearnbench.testing.task_contract import check_task
+from __future__ import annotations
 
-__all__ = ["check_task"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unlearnbench.testing.conformance import Rule, Verdict
+    from unlearnbench.testing.method_contract import METHOD_RULES, check_method, examine_method
+    from unlearnbench.testing.task_contract import TASK_RULES, check_task, examine_task
+    from unlearnbench.testing.tiny_models import tiny_model, tiny_request, tiny_tokenizer
+
+_HOMES = {
+    "conformance": ("Rule", "Verdict"),
+    "method_contract": ("METHOD_RULES", "check_method", "examine_method"),
+    "task_contract": ("TASK_RULES", "check_task", "examine_task"),
+    "tiny_models": ("tiny_model", "tiny_request", "tiny_tokenizer"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "METHOD_RULES",
+    "TASK_RULES",
+    "Rule",
+    "Verdict",
+    "check_method",
+    "check_task",
+    "examine_method",
+    "examine_task",
+    "tiny_model",
+    "tiny_request",
+    "tiny_tokenizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"unlearnbench.testing.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,208 @@
+"""The contract of a task: what it measures, and what it costs to look at results."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from unlearnbench.experiment import MODULE_PREFIX
+from unlearnbench.method import silent
+from unlearnbench.results.records import dump_records, parse_records
+from unlearnbench.results.schema import Headline, Metric
+from unlearnbench.task import Task
+from unlearnbench.testing.claims import plugin_of
+from unlearnbench.testing.conformance import NotTried, goes_forward, hold, no_duplicates, rule
+from unlearnbench.testing.task_trial import Trial
+
+#: Numbers may differ by this where records come in another order: sums are rounded otherwise.
+TOLERANCE = 1e-6
+
+
+# --- records and metrics --------------------------------------------------------------------------
+
+
+@rule("records", "the records are finite, and as many as described")
+def records_as_described(trial: Trial) -> None:
+    task, records = trial.task, trial.records
+    no_duplicates("records", (f"{r.split}/{r.id}" for r in records))
+    counts = Counter(r.split for r in records)
+    stated = {split: n for split, n in task.describe_data().n_eval.items() if n}
+    hold(
+        counts == stated,
+        f"describe_data() counts {stated}, and evaluate() gives {dict(counts)}",
+    )
+    for record in records:
+        for name, value in record.scores.items():
+            hold(math.isfinite(value), f'record "{record.id}" has {name} = {value}')
+
+
+@rule("repeats", "the same model gives the same records again")
+def repeats(trial: Trial) -> None:
+    first, model = trial.records, trial.model
+    again = trial.task.assess_generations(trial.task.evaluate(model), model)
+    other = [a.id for a, b in zip(first, again, strict=False) if a != b]
+    hold(
+        again == first,
+        f"evaluate() twice gives other records ({len(other)} of {len(first)} differ): draw from "
+        "generators with a fixed seed, and keep the items in one order",
+    )
+
+
+@rule("progress", "progress goes forward and ends at its total")
+def progress(trial: Trial) -> None:
+    hold(bool(trial.records), "evaluate() gives no record")
+    goes_forward(trial.calls)
+
+
+@rule("metrics", "metrics are finite; headlines lie in [0, 1], higher is better")
+def metrics(trial: Trial) -> None:
+    task, records = trial.task, trial.records
+    for before, retain in ((None, None), (records, None), (None, records), (records, records)):
+        made = task.aggregate(records, before, retain)
+        no_duplicates("metrics", (f"{m.name} of {m.split}" for m in made))
+        no_duplicates("headlines", (m.headline for m in made if m.headline))
+        for metric in made:
+            _metric_is_sound(task, metric)
+
+
+def _metric_is_sound(task: Task[Any], metric: Metric) -> None:
+    what = f"metric {metric.name} of {metric.split}"
+    hold(math.isfinite(metric.value), f"{what} is {metric.value}")
+    for end in (metric.ci_low, metric.ci_high):
+        hold(end is None or math.isfinite(end), f"{what} has an interval that ends at {end}")
+    hold(metric.n > 0, f"{what} is over {metric.n} items")
+    if metric.headline is None:
+        return
+    allowed = get_args(Headline)
+    hold(
+        metric.headline in allowed,
+        f'{what} is the headline "{metric.headline}": allowed are {", ".join(allowed)}',
+    )
+    hold(bool(task.headline_rule), f"{what} is a headline, and the task has no headline_rule")
+    hold(
+        0 <= metric.value <= 1 and metric.higher_is_better is True,
+        f"{what} is a headline: those lie between 0 and 1 and higher is better",
+    )
+
+
+@rule("aggregate", "metrics follow from stored records in any order")
+def aggregate(trial: Trial) -> None:
+    task, records = trial.task, trial.records
+    made = task.aggregate(records, records, records)
+    again = task.aggregate(records, records, records)
+    hold(again == made, "aggregate() called twice gives other metrics")
+    stored = parse_records(dump_records(records), "records")
+    hold(
+        _same(task.aggregate(stored, stored, stored), made),
+        "aggregate() gives other metrics from records that were stored and read",
+    )
+    for seed in range(2):
+        mixed = random.Random(seed).sample(records, len(records))
+        hold(
+            _same(task.aggregate(mixed, mixed, mixed), made),
+            "aggregate() gives other metrics from the same records in another order",
+        )
+
+
+def _same(one: Sequence[Metric], other: Sequence[Metric]) -> bool:
+    return len(one) == len(other) and all(
+        (a.name, a.split, a.n, a.headline, a.higher_is_better)
+        == (b.name, b.split, b.n, b.headline, b.higher_is_better)
+        and all(
+            (x is None) == (y is None) and (x is None or y is None or _near(x, y))
+            for x, y in ((a.value, b.value), (a.ci_low, b.ci_low), (a.ci_high, b.ci_high))
+        )
+        and len(a.replicates or []) == len(b.replicates or [])
+        and all(_near(x, y) for x, y in zip(a.replicates or [], b.replicates or [], strict=True))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _near(one: float, other: float) -> bool:
+    # Replicates are rounded to six digits, which may move one by TOLERANCE again.
+    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=2 * TOLERANCE)
+
+
+# --- what it costs to look at results -------------------------------------------------------------
+
+_PROBE = """
+import functools, importlib, runpy, sys
+from pathlib import Path
+module, name, file = sys.argv[1:]
+if module.endswith(".py"):
+    task = runpy.run_path(module)[name]
+else:
+    task = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+if file:
+    from unlearnbench.results import load_records
+    records = load_records(Path(file))
+    task.aggregate(records, records, records)
+print("torch" in sys.modules)
+"""
+
+
+@rule("light", "importing it and calling aggregate() needs no torch")
+def light(trial: Trial) -> None:
+    """Importing the task, and `aggregate` where there are records, in a process of their own."""
+    owner = type(trial.task)
+    module = owner.__module__
+    if "<locals>" in owner.__qualname__ or module == "__main__":
+        hold(False, f"{owner.__qualname__} cannot be imported by its name: define it in a module")
+    source = str(inspect.getsourcefile(owner))
+    records = [] if trial.given_model is None else trial.records
+    file = trial.folder / "records.jsonl.gz"
+    if records:
+        file.write_bytes(dump_records(records))
+    arguments = [source if module.startswith(MODULE_PREFIX) else module, owner.__qualname__]
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, *arguments, str(file) if records else ""],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+    )
+    where = f"{module} ({source})"
+    tail = done.stderr.strip().splitlines()[-1:] or [""]
+    hold(done.returncode == 0, f"{where} fails in a process of its own: {tail[0]}")
+    hold(
+        done.stdout.split()[-1:] == ["False"],
+        f"importing {where} or calling aggregate() imports torch: import it in evaluate()",
+    )
+
+
+# --- a job ----------------------------------------------------------------------------------------
+
+
+@rule("end-to-end", "a job of the method none on a tiny model gives a valid result")
+def end_to_end(trial: Trial) -> None:
+    from unlearnbench.results.store import ResultStore
+    from unlearnbench.results.verification import verify
+    from unlearnbench.running.job import JobRunner
+    from unlearnbench.running.plan import Job, ModelSpec
+
+    task, model = trial.task, trial.model
+    if plugin_of(type(task), "task") is None:
+        raise NotTried("a job cannot name a task that is not registered")
+    model.save(trial.folder / "model")
+    job = Job(
+        method="none",
+        task=task.name,
+        task_config=task.config.model_dump(mode="json", exclude_unset=True),
+        model=ModelSpec(name=str(trial.folder / "model"), device="cpu", label="tiny"),
+        seed=0,
+    )
+    store = ResultStore(trial.folder / "results")
+    runner = JobRunner(store)
+    result = runner.run(job, runner.identify(job), silent)
+    told = f"{result.error.type}: {result.error.message}" if result.error else ""
+    hold(result.status == "ok", f"the job ends as {result.status}: {told}")
+    for path in store.folder.rglob("*.json"):
+        faults = verify(path)
+        hold(not faults, f"its result is not valid: {faults[0] if faults else ''}")
