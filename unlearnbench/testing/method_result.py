@@ -73,14 +73,15 @@ RUNS: tuple[Rule[Trial], ...] = tuple(
 def interface(trial: Trial) -> None:
     for shape, run in trial.runs().items():
         model, request = run.unlearned(), run.given
-        answers = answers_of(model, request)
         prompts = [e.prompt for e in request.forget]
-        for number in (n for each in answers.scores for scores in each for n in scores):
+        scored = model.score(prompts, [[e.answer] for e in request.forget])
+        for number in (n for each in scored for one in each for n in one.logprobs):
             hold(
                 math.isfinite(number) and number <= 1e-6,
                 f"on a {shape}-shaped model a log-probability is {number}: raise Diverged where "
                 "numbers end, and score as LanguageModel.score does",
             )
+        answers = answers_of(model, request)
         states = model.hidden_states(prompts, [0])
         hold(
             len(states) == len(prompts) and all(bool(torch.isfinite(s).all()) for s in states),
