@@ -344,10 +344,13 @@ class Fine:
 """
 
 
+REQUIRES = ["unlearnbench>=99"]
+
+
 @pytest.mark.parametrize(
     "requirement",
     [
-        "unlearnbench>=99",
+        *REQUIRES,
         "UnlearnBench >= 99",
         "unlearnbench[embeddings]<0.0.1",
         'unlearnbench>=99; python_version >= "3"',
@@ -405,6 +408,78 @@ def test_another_contract_is_refused_at_load_with_both_versions(site: Site, cont
 def test_the_same_contract_and_none_are_accepted(site: Site, body: str):
     site.install("kit", {"method": {"good": "good:Fine"}}, {"good.py": f"class Fine:\n    {body}"})
     assert plugins.load("method", "good").__name__ == "Fine"
+
+
+CLASS = "class Next:\n    name = 'next'\n    api_version = 2\n"
+ENTRY = (
+    "from unlearnbench import ModelEntry\n"
+    "Next = ModelEntry(name='next', location='/nowhere', api_version=2)\n"
+)
+IN_MODULE = "unlearnbench_api_version = 2\nNext = '/nowhere/plan.yaml'\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "read"),
+    [
+        *((kind, CLASS, True) for kind in ("method", "task", "utility")),
+        ("model", ENTRY, False),  # a call says it, which reading the source cannot tell
+        *((kind, IN_MODULE, True) for kind in GROUPS),
+    ],
+)
+def test_another_contract_is_refused_with_both_versions_whatever_the_kind(
+    site: Site, kind: str, source: str, read: bool
+):
+    site.install("kit", {kind: {"next": "next_kit:Next"}}, {"next_kit.py": source}, version="3.0")
+    with pytest.raises(PluginError) as error:
+        plugins.load(kind, "next")
+    assert str(error.value) == (
+        f'{kind} "next" of kit 3.0 (next_kit:Next) cannot be loaded: it is built for contract '
+        "version 2, and this suite speaks 1."
+    )
+    check = () if read else ("--check",)
+    line = line_of(suite("list", plugins.PLURALS[kind], *check).output, "next")
+    assert line.startswith("  ✗")
+    assert "contract version 2, and this suite speaks 1" in line
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_a_requirement_is_checked_whatever_the_kind(site: Site, kind: str):
+    site.install("kit", {kind: {"late": "late:Fine"}}, {"late.py": MARKED}, requires=REQUIRES)
+    with pytest.raises(PluginError, match="it requires unlearnbench>=99, and this is"):
+        plugins.load(kind, "late")
+    assert not (site.root / "mark").exists()
+
+
+@pytest.mark.parametrize("kind", ["method", "task", "utility"])
+def test_a_name_other_than_the_registered_one_is_told(site: Site, kind: str):
+    source = "class Other:\n    name = 'other'"
+    site.install("kit", {kind: {"mine": "kit:Other"}}, {"kit.py": source})
+    told = 'it is registered as "mine" and calls itself "other": make the two one name'
+    with pytest.raises(PluginError, match=told):
+        plugins.load(kind, "mine")
+    assert told in line_of(suite("list", plugins.PLURALS[kind]).output, "mine")
+
+
+def test_a_model_entry_of_another_name_is_told(site: Site):
+    source = "from unlearnbench import ModelEntry\nM = ModelEntry('theirs', '/nowhere')"
+    site.install("kit", {"model": {"mine": "kit:M"}}, {"kit.py": source})
+    with pytest.raises(PluginError, match='registered as "mine" and calls itself "theirs"'):
+        plugins.load("model", "mine")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "name = 'mi' + 'ne'",
+        "name: str = 'mine'",
+        "name = 'other'\n    name = 'mine'",
+        "def name(self): ...",
+    ],
+)
+def test_a_name_that_agrees_or_cannot_be_read_is_no_fault(site: Site, body: str):
+    site.install("kit", {"method": {"mine": "kit:Mine"}}, {"kit.py": f"class Mine:\n    {body}"})
+    assert plugins.find("method", "mine").fault() is None
+    assert plugins.load("method", "mine").__name__ == "Mine"
 
 
 # --- commands ------------------------------------------------------------------------------------

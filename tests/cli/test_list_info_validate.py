@@ -177,6 +177,44 @@ def test_info_shows_what_a_sweep_searches(site: Site):
     }
 
 
+def test_info_says_what_is_left_to_the_model_where_the_method_resolves_it():
+    def default(name: str, option: str) -> str:
+        lines = suite("info", name, "--kind", "method").output.splitlines()
+        (line,) = [li for li in lines if li.split()[:1] == [option]]
+        return line.split()[1]
+
+    assert default("rome", "layer") == "(model's)"
+    assert default("rome", "corpus") == "(unset)"
+    assert default("memit", "cov_weight") == "(model's)"
+    assert default("memit", "batch_size") == "(unset)"
+    assert default("ike", "threshold") == "(unset)"
+    assert default("rome", "contexts") == "21"
+    assert "(unset)" in suite("info", "nano", "--kind", "task").output
+
+
+def test_info_of_a_file_shows_its_class(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from unlearnbench import Method\n\n\n"
+        "class Mine(Method):\n"
+        '    """Forgets a little."""\n\n'
+        '    name = "mine"\n\n'
+        "    def unlearn(self, model, request, progress):\n"
+        "        return model\n"
+    )
+    shown = suite("info", f"{file}:Mine")
+    assert shown.exit_code == 0
+    assert shown.output.splitlines()[:3] == [
+        "method mine",
+        f"  from       {file}:Mine (a local file, no plugin)",
+        "  does       Forgets a little.",
+    ]
+    assert (
+        told(suite("info", file)) == f'"{file}" is a file: name a class that is in it, {file}:Mine.'
+    )
+    assert "and none is in it" in told(suite("info", f"{file}:Mine", "--kind", "task"))
+
+
 def test_info_of_a_name_that_is_several_things_shows_all():
     shown = suite("info", "nano").output
     assert [k for k in ("task", "model", "suite") if f"{k} nano\n" in shown] == [

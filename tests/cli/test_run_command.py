@@ -116,6 +116,102 @@ def test_a_results_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     assert "--out" in message
 
 
+FILE = """
+from pydantic import Field
+from unlearnbench import Method, MethodConfig, Task
+
+
+class Options(MethodConfig):
+    size: float = Field(1.0, gt=0)
+
+
+class Mine(Method[Options]):
+    name = "mine"
+    Config = Options
+
+    def unlearn(self, model, request, progress):
+        return model
+
+
+class Second(Mine):
+    name = "second"
+
+
+class Rome(Mine):
+    name = "rome"
+
+
+class Unfinished(Method):
+    name = "unfinished"
+
+
+class Nameless(Method):
+    def unlearn(self, model, request, progress):
+        return model
+
+
+class Next(Mine):
+    api_version = 2
+
+
+class OddConfig(Mine):
+    Config = dict
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mine.py", '"{}" is a file: name a class that is in it, {}:Mine or {}:Second or'),
+        ("mine.py:Mne", '"{}" has no Method subclass "Mne": name a class that is in it, {}:Mine'),
+        ("mine.py:Rome", 'mine.py:Rome is called "rome", as the method of unlearnbench'),
+        ("mine.py:Unfinished", 'method "mine.py:Unfinished" does not define unlearn'),
+        ("mine.py:Nameless", 'method "mine.py:Nameless" has no name: write name = "..."'),
+        ("mine.py:Next", 'mine.py:Next" is built for contract version 2, and this suite speaks 1.'),
+        ("mine.py:OddConfig", "has a Config that is not a subclass of unlearnbench.MethodConfig"),
+        ("gone.py:Mine", "does not exist"),
+        ("torn.py:Mine", 'torn.py" fails: SyntaxError'),
+        ("exits.py:Mine", 'exits.py" fails: SystemExit: 3.'),
+        ("empty.py", '"{}" is a file, and none is in it.'),
+    ],
+)
+def test_a_wrong_file_of_a_method_is_one_line(spec: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    (tmp_path / "torn.py").write_text("class Mine(:")
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit(3)")
+    (tmp_path / "empty.py").write_text("")
+    line = _one_line(_call("--method", spec, "--task", "nano", "--model", "nano", "--dry-run"))
+    path = tmp_path / spec.partition(":")[0]
+    assert message.replace("{}", str(path)) in line
+
+
+def test_a_setting_for_nobody_is_told_with_the_names_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    call = ("--method", "mine.py:Mine", "--task", "nano", "--model", "nano", "--dry-run")
+    assert _one_line(_call(*call, "--set", "mine.size=2")) == (
+        'Error: --set mine.…: no method, task or utility "mine" is in this run. '
+        "It has Mine (of mine.py:Mine), nano."
+    )
+    shown = _call(*call, "--set", "Mine.size=2", "--seed", 0)
+    assert shown.output.splitlines()[0] == "mine.py:Mine size=2 · nano:forget10 · nano · seed 0"
+
+
+def test_a_plan_finds_its_files_from_its_own_folder(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "mine.py").write_text(FILE)
+    (study / "plan.yaml").write_text(
+        "methods:\n- mine.py:Mine\n- mine.py:Second: {size: 3.0}\n"
+        "tasks: [nano]\nmodels: [nano]\nseeds: [0]\n"
+    )
+    shown = _call("--plan", "study/plan.yaml", "--dry-run")
+    assert shown.exit_code == 0, shown.output
+    assert [line.partition(" · ")[0] for line in shown.output.splitlines()[:2]] == [
+        "mine.py:Mine",
+        "mine.py:Second size=3.0",
+    ]
+
+
 def test_a_dry_run_shows_the_jobs_and_writes_nothing(tmp_path: Path) -> None:
     result = _call("--suite", "nano", "--dry-run", "--out", tmp_path / "out")
     assert result.exit_code == 0
@@ -127,7 +223,18 @@ def test_a_dry_run_shows_the_jobs_and_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "sweep", "list", "info", "validate", "leaderboard", "reference", "reference train"],
+    [
+        "run",
+        "sweep",
+        "list",
+        "info",
+        "new",
+        "check",
+        "validate",
+        "leaderboard",
+        "reference",
+        "reference train",
+    ],
 )
 def test_every_commands_help_shows_an_example(command: str) -> None:
     result = CliRunner().invoke(cli, [*command.split(), "--help"])
