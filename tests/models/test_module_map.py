@@ -73,7 +73,7 @@ def test_the_down_projection_maps_from_the_mlp_width_to_the_residual_stream(mode
     wide = {"gpt2": 128, "gpt_neo": 128, "gptj": 128}.get(model_type, 48)  # 4 * 32 where unset
     down = modules.mlp_down(1)
     assert weight_as_matrix(down).shape == (hidden, wide)
-    x = torch.randn(5, wide)
+    x = torch.randn(5, wide, generator=torch.Generator().manual_seed(0))
     bias = 0 if getattr(down, "bias", None) is None else down.bias
     torch.testing.assert_close(down(x), x @ weight_as_matrix(down).T + bias)
 
@@ -83,7 +83,7 @@ def test_what_the_down_projection_puts_out_is_added_to_the_residual_stream(model
     hf, modules = bound(model_type)
     layer, down = modules.layer(1), modules.mlp_down(1)
     before = output_of(layer, hf)
-    delta = torch.randn(before.shape[-1])
+    delta = torch.randn(before.shape[-1], generator=torch.Generator().manual_seed(1))
     handle = down.register_forward_hook(lambda _m, _i, output: output + delta)
     after = output_of(layer, hf)
     handle.remove()

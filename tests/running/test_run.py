@@ -93,6 +93,7 @@ def test_failed_diverged_and_killed_jobs_are_recorded_and_the_rest_go_on(
         ("Diverges", "the loss became nan at step 3."),
         ("Dies", "killed by signal 9"),
         ("Strays", "changed transformer.h.1.mlp.c_fc.weight"),
+        ("Strays", "its may_change(model) must name, by shell pattern"),
         ("Breaks", "no finite probability"),
     ):
         outcome = found[temper]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def command(kind: str, name: str, out: Path) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             click.echo(click.format_filename(path))
-    shown = os.path.normpath(folder)
+    shown = shlex.quote(os.path.normpath(folder))
     click.echo(
         f"\nNext:\n"
         f"  pip install -e {shown}\n"
