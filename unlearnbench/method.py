@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.errors import UserError, unknown_name, wrong_value
+from unlearnbench.plugins import API_VERSION
 from unlearnbench.request import ForgetRequest
 
 if TYPE_CHECKING:
     import torch
 
     from unlearnbench.models import LanguageModel
-
-#: Major version of the contract below. A plugin built for another one is refused by name.
-API_VERSION = 1
 
 #: What a method promises about the forgotten knowledge; tables never rank across these.
 #: data-deletion: as if the data had never been seen; knowledge-removal: the weights no longer hold

@@ -37,6 +37,10 @@ GROUPS = {
 #: Many of a kind, as their group is called: `utilities`.
 PLURALS = {kind: group.rpartition(".")[2] for kind, group in GROUPS.items()}
 
+#: Major version of the contracts (`Method`, `Task`, `Utility`, `ModelEntry`, a plan file). A plugin
+#: that is built for another one is refused with both versions.
+API_VERSION = 1
+
 #: How a plugin says which contract it is built for: its class (or `ModelEntry`) by the first name,
 #: a module by the second, for all that it registers (a suite and a command have no class).
 API_VERSION_OF_CLASS, API_VERSION_OF_MODULE = "api_version", "unlearnbench_api_version"
@@ -270,8 +274,6 @@ def class_fault(loaded: object, kind: str, base: type) -> str | None:
 
 def contract_fault(built_for: object) -> str | None:
     """Why what says that it is built for this contract version cannot be used, else None."""
-    from unlearnbench.method import API_VERSION
-
     if built_for is None or built_for == API_VERSION:
         return None
     return f"is built for contract version {built_for}, and this suite speaks {API_VERSION}"

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.errors import UserError, unknown_name, wrong_value
-from unlearnbench.method import API_VERSION, Guarantee, Progress, silent
+from unlearnbench.method import Guarantee, Progress, silent
 from unlearnbench.models.entry import ModelEntry
+from unlearnbench.plugins import API_VERSION
 from unlearnbench.request import Example, ForgetRequest
 from unlearnbench.results.records import Record
 from unlearnbench.results.schema import Metric

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.errors import UserError, unknown_name, wrong_value
-from unlearnbench.method import API_VERSION, Progress, silent
+from unlearnbench.method import Progress, silent
+from unlearnbench.plugins import API_VERSION
 from unlearnbench.results.records import Record
 from unlearnbench.results.schema import Metric, UtilityBlock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from unlearnbench.method import API_VERSION
+from unlearnbench.plugins import API_VERSION
 
 
 @dataclass(frozen=True)
