@@ -9,6 +9,7 @@ import ast
 import importlib.util
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import accumulate
 from pathlib import Path
@@ -151,6 +152,13 @@ def _may_define(tree: ast.Module, name: str) -> bool:
 
 
 def _parsed(path: Path) -> ast.Module:
+    state = path.stat()
+    return _parsed_as(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=256)
+def _parsed_as(path: Path, modified: int, size: int) -> ast.Module:
+    """A file in one state of it: plugins of one package import the same modules of it."""
     return ast.parse(path.read_bytes())
 
 
