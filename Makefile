@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := leaderboard/results
 
-.PHONY: demo test check leaderboard clean
+.PHONY: demo test check docs leaderboard clean
 
 demo: .venv/installed
 	$(BIN)/unlearnbench run --suite nano-demo --out demo/results --workers 2 --threads 1
@@ -17,6 +17,10 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation, as a site that opens from its folder: site/index.html.
+docs: .venv/installed
+	$(BIN)/python docs/_pages/build.py
+
 # The committed tables, rebuilt from the committed results.
 leaderboard: .venv/installed
 	$(BIN)/unlearnbench leaderboard build $(RESULTS) --out leaderboard --reported leaderboard/reported.yaml
@@ -27,4 +31,4 @@ leaderboard: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv demo site build dist *.egg-info

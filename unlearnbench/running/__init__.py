@@ -43,16 +43,23 @@ def run(
     """Runs methods x tasks x models x seeds, as `unlearnbench run` does, and returns the results.
 
     Args:
-        methods, tasks, models: names, or one-entry mappings of a name to its options, as in a plan
-            file: `"grad-diff"`, `{"rome": {"target": "dummy"}}`, `"tofu:forget10"`,
-            `{"tofu": {"split": "forget10", "data_dir": "tofu"}}`.
+        methods: names, or one-entry mappings of a name to its hyperparameters, as in a plan file:
+            `"grad-diff"`, `{"rome": {"target": "dummy"}}`, `"path/to/file.py:Class"`.
+        tasks: likewise: `"tofu:forget10"`, `{"tofu": {"split": "forget10", "data_dir": "tofu"}}`.
+        models: likewise, a registered name, a folder or a hub id: `"nano"`,
+            `{"ORG/MODEL": {"dtype": "bfloat16", "retain_model": "ORG/ORACLE"}}`.
+        seeds: one job each; a method that no seed can change gets the first alone.
         out: the results folder; jobs whose result is there already are not run again.
         settings: hyperparameters by method, over those in `methods`; options by task or utility.
         utilities: tasks of other benchmarks to evaluate too: `"lm-eval:arc_easy,piqa"`, or
             `{"lm-eval:arc_easy": {"limit": 100}}`.
-        workers: processes; `threads`: torch threads of each (0: torch's choice).
+        workers: jobs at a time, each in a process of its own.
         ranks: processes of each job whose method can use several. They compute what one would.
+        threads: torch threads of each process; 0: torch's choice.
         timeout: seconds a job may take.
+
+    Returns:
+        One result per job, in the order of the plan; those of failed jobs say so (`status`).
 
     Raises:
         UserError: a wrong name or value, before anything runs; or, after all others have run, a
