@@ -5,9 +5,11 @@ is imported when a model is first touched.
 
     >>> import unlearnbench
     >>> model = unlearnbench.load_model("nano")
-    >>> model.generate(["Where was Cassett Yarrgate born?"])     # doctest: +SKIP
-    >>> results = unlearnbench.run(["grad-diff"], ["nano"], ["nano"], seeds=[0], out="results")
-    ...                                                          # doctest: +SKIP
+    >>> model.generate(["Where was Cassett Yarrgate born?"])
+    ['Cassett Yarrgate was born in the little town of Oakrill.']
+    >>> results = unlearnbench.run(["none"], ["nano"], ["nano"], seeds=[0], out="results")
+    >>> results[0].headline("utility").value
+    1.0
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 class CheckpointState(Protocol):
     """All that the work changes: what a checkpoint holds."""
 
-    def tensors(self) -> Mapping[str, torch.Tensor]: ...
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """What has changed so far, by name, on any device."""
+        ...
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Puts back what `tensors` gave."""
@@ -40,6 +42,13 @@ class Checkpoint:
     It carries a key of all that decides the outcome (the model, what the work goes through, the
     configuration, the source of the method and of the package it is in): a file with another key, a
     torn one or none at all is no checkpoint.
+
+    Args:
+        file: where it is kept, best in `ForgetRequest.workspace`.
+        model: as it is before the work starts.
+        state: what the work changes.
+        work: what it goes through, in order; only their `repr` counts.
+        config: the method's.
     """
 
     def __init__(
@@ -60,7 +69,11 @@ class Checkpoint:
         )
 
     def save(self, journal: Sequence[Record]) -> None:
-        """Writes the state and the journal, atomically."""
+        """Writes the state and the journal, atomically.
+
+        Raises:
+            ResultError: the folder is not writable or the disk is full.
+        """
         tensors = {n: t.detach().cpu().contiguous() for n, t in self._state.tensors().items()}
         spent = time.perf_counter() - self._started + self._model.earlier_seconds
         noted = {

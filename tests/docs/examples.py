@@ -26,8 +26,10 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -97,6 +99,7 @@ class Page:
     folder: Path
     names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__page__"})
     faults: list[str] = field(default_factory=list)
+    registered: dict[str, set[str]] = field(default_factory=dict)
     _said: str | None = None
 
     def play(self, text: str) -> int:
@@ -134,12 +137,18 @@ class Page:
             case "yaml":
                 self._plan(example)
             case "toml":
-                tomllib.loads(example.text)
+                self._register(tomllib.loads(example.text))
             case "json":
                 json.loads(example.text)
             case other:
                 raise ValueError(f'a fence of the language "{other}": {sorted(LANGUAGES)}')
         return example.how == "run"
+
+    def _register(self, document: dict[str, Any]) -> None:
+        """Notes the plugins that a page's pyproject.toml would register, once it is installed."""
+        groups = document.get("project", {}).get("entry-points", {})
+        for group, entries in groups.items():
+            self.registered.setdefault(group, set()).update(entries)
 
     def _python(self, example: Example) -> str:
         # As many lines before it as on the page: a traceback then names the page's own line.
@@ -168,7 +177,7 @@ class Page:
             raise ValueError(planned.output)
 
     def _check(self, command: list[str], dry_run: bool) -> None:
-        faults = command_faults(command)
+        faults = command_faults(command, self.registered)
         self.faults += faults
         if dry_run and not faults:
             if command[:2] not in (["unlearnbench", "run"], ["unlearnbench", "sweep"]):
@@ -191,6 +200,7 @@ def commands(text: str) -> list[list[str]]:
     """The commands of a shell example, words split, comments gone; `a && b` are two."""
     found = []
     for line in text.replace("\\\n", " ").splitlines():
+        line = re.sub(r"^(?:[A-Z_]+=\S* )*", "", line)  # settings of the environment
         words: list[str] = []
         for word in [*shlex.split(line, comments=True), "&&"]:
             if word not in ("&&", "|", ">"):
@@ -201,9 +211,14 @@ def commands(text: str) -> list[list[str]]:
     return found
 
 
-def command_faults(command: list[str]) -> list[str]:
+def command_faults(
+    command: list[str], registered: Mapping[str, set[str]] = MappingProxyType({})
+) -> list[str]:
     """What is wrong with a command that is not run: its options, and the plugins that it names."""
     program, *words = command
+    named = [w for w in words if re.match(r"(leaderboard/plans|benchmarks)/", w)]
+    if missing := [w for w in named if not (ROOT / w).exists()]:
+        return [f"no file {w}" for w in missing]
     if program == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         return [f"make has no {w}" for w in words if f"\n{w}:" not in makefile]
@@ -234,6 +249,7 @@ def command_faults(command: list[str]) -> list[str]:
         for value in [values] if isinstance(values, str) else values:
             for name in value.split(","):
                 known = {p.name for p in plugins.plugins(kind)}
+                known |= registered.get(plugins.GROUPS[kind], set())
                 if ".py:" not in name and name.partition(":")[0] not in known:
                     faults.append(f"no {kind} {name}")
     return faults

@@ -118,6 +118,8 @@ TWO = ...
         "<!-- example: not run, installs things -->\n```sh\nunlearnbench run --method nobody\n```",
         "<!-- example: not run, installs things -->\n```sh\nmake nothing\n```",
         "<!-- example: not run, needs a GPU -->\n```sh\npython -m benchmarks.nothing\n```",
+        "<!-- example: not run, needs a GPU -->\n```sh\n"
+        "unlearnbench run --plan leaderboard/plans/nothing.yaml\n```",
         "<!-- example: not run, needs a GPU -->\n```python\nx =\n```",
         "<!-- example: planned only, takes hours -->\n```sh\n"
         "unlearnbench run --method none --task nano:forget77 --model nano\n```",

@@ -78,7 +78,20 @@ class Continuation:
 
 
 class LanguageModel:
-    """A causal language model with its tokenizer and prompt format."""
+    """A causal language model with its tokenizer and prompt format.
+
+    `load_model` makes one. It is in evaluation mode; `hf` is the network itself, for methods that
+    train or hook it.
+
+    Args:
+        hf: a `transformers` causal language model.
+        tokenizer: its tokenizer.
+        prompt_format: how a question becomes a prompt where a call names no other format.
+        name: as results call it.
+        revision: of the hub, where it is from there.
+        module_map: the map of an architecture that has none of its own.
+        batch_tokens: padded tokens in a batch; default: what suits the device.
+    """
 
     def __init__(
         self,
@@ -114,11 +127,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where its first parameter is."""
         device: torch.device = next(self.hf.parameters()).device
         return device
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of its first parameter."""
         dtype: torch.dtype = next(self.hf.parameters()).dtype
         return dtype
 
@@ -223,8 +238,22 @@ class LanguageModel:
 
         Greedy at temperature 0; else sampled, each prompt from its own generator. `seed`, the
         prompt and how often it was asked before seed it, so that order, neighbours and batch size
-        do not change a sample, and a prompt that is given twice gets two. `strip=False` leaves
-        white space at the ends, where it decides what an answer is cut at.
+        do not change a sample, and a prompt that is given twice gets two.
+
+        Args:
+            prompts: one question each, before formatting.
+            max_new_tokens: tokens that a continuation may have.
+            temperature: 0 takes the likeliest token; above, the logits are divided by it.
+            top_p: sample from the likeliest tokens that hold this share of the probability.
+            top_k: sample from so many of the likeliest tokens; 0: from all.
+            seed: of the samples; without effect at temperature 0.
+            strip: False leaves white space at the ends, where it decides what an answer is cut at.
+            format: another prompt format than the model's own.
+
+        Raises:
+            UserError: a prompt without a token, or a sampling option out of its bounds.
+            ModelError: a prompt that fills the model's positions already, or a token that it has
+                no embedding for.
         """
         ids = [self.encode_prompt(p, format=format) for p in prompts]
         sampling = generation.Sampling(temperature, top_p, top_k, seed)
@@ -279,6 +308,11 @@ class LanguageModel:
         format: PromptFormat | None = None,
     ) -> list[torch.Tensor]:
         """Outputs of the given blocks at every prompt token.
+
+        Args:
+            prompts: one question each, before formatting.
+            layers: indices of blocks, from 0.
+            format: another prompt format than the model's own.
 
         Returns:
             For each prompt a float32 tensor [len(layers), tokens, d] on the CPU, without padding.

@@ -17,8 +17,10 @@ from unlearnbench.errors import ModelError
 
 @dataclass(frozen=True)
 class ModuleMap:
-    """Dotted paths; `{i}` stands for the layer's index.
+    """Dotted paths of an architecture's parts.
 
+    `layers`, `final_norm`, `embedding` and `head` start at the model (`model.layers`), `attention`,
+    `mlp_down` and `norms` at a layer (`self_attn`).
     `mlp_into_residual`: the MLP's output is added to the residual stream as it is (false where a
     norm follows it, as in Gemma 2 and 3), so that a change of it is a change of the block's output.
     """
@@ -66,12 +68,19 @@ class BoundModules:
         return len(self.layers)
 
     def layer(self, index: int) -> Any:
+        """The block `index`, counted from 0.
+
+        Raises:
+            ModelError: the model has no such layer; so do all methods that take an index.
+        """
         return self.layers[self.checked(index)]
 
     def attention(self, index: int) -> Any:
+        """The attention module of a block."""
         return _get(self.layer(index), self.paths.attention)
 
     def norms(self, index: int) -> list[Any]:
+        """The norms of a block, in the order of the map."""
         return [_get(self.layer(index), path) for path in self.paths.norms]
 
     def mlp_down(self, index: int) -> Any:
@@ -87,12 +96,19 @@ class BoundModules:
         return _get(self._model, self.paths.final_norm) or nn.Identity()
 
     def embedding(self) -> Any:
+        """The token embedding."""
         return _get(self._model, self.paths.embedding)
 
     def head(self) -> Any:
+        """What makes logits of the last hidden state; `head_logits` also caps and scales them."""
         return _get(self._model, self.paths.head)
 
     def checked(self, index: int) -> int:
+        """The index itself.
+
+        Raises:
+            ModelError: it is below 0, or the model has fewer layers.
+        """
         if not 0 <= index < len(self.layers):
             raise ModelError(f"layer {index} does not exist: this model has {len(self.layers)}.")
         return index
@@ -102,6 +118,9 @@ def weight_as_matrix(linear: nn.Module) -> torch.Tensor:
     """The weight of a linear layer as [out, in], a view of the parameter itself.
 
     GPT-2's Conv1D keeps it transposed; writing through the view writes the parameter.
+
+    Raises:
+        ModelError: the module has no weight matrix.
     """
     weight = linear.weight
     if not isinstance(weight, torch.Tensor):

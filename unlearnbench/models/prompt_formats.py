@@ -30,27 +30,38 @@ class PromptFormat(Protocol):
     """Turns (question, answer) into text for a tokenizer."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As results and `--prompt-format` call it."""
+        ...
 
     @property
     def adds_special_tokens(self) -> bool:
         """Whether the tokenizer adds its own BOS (False where the text already has it)."""
         ...
 
-    def prompt(self, tokenizer: Any, question: str) -> str: ...
+    def prompt(self, tokenizer: Any, question: str) -> str:
+        """The prompt alone, as a generation starts from it."""
+        ...
 
-    def joint(self, tokenizer: Any, question: str, answer: str) -> str: ...
+    def joint(self, tokenizer: Any, question: str, answer: str) -> str:
+        """The prompt with its answer, as they are scored."""
+        ...
 
 
 @dataclass(frozen=True)
 class PlainFormat:
-    """A template with `{question}` and `{answer}`, for models without a chat template."""
+    """A template with `{question}` and `{answer}`, for models without a chat template.
+
+    Raises:
+        UserError: the template lacks `{question}`, or does not end in `{answer}`.
+    """
 
     template: str = "Question: {question}\nAnswer: {answer}"
     adds_special_tokens: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
+        """`plain`, or `custom` where the template is another."""
         return "plain" if self.template == PlainFormat.template else "custom"
 
     def __post_init__(self) -> None:
@@ -60,10 +71,12 @@ class PlainFormat:
             )
 
     def prompt(self, tokenizer: Any, question: str) -> str:
+        """The template up to its answer, without the space before it."""
         # The space before the answer belongs to the answer's first token, as when scoring.
         return self.template.removesuffix("{answer}").replace("{question}", question).rstrip(" ")
 
     def joint(self, tokenizer: Any, question: str, answer: str) -> str:
+        """The template filled in."""
         head = self.template.removesuffix("{answer}").replace("{question}", question)
         return head + answer
 
@@ -76,9 +89,11 @@ class RawFormat:
     adds_special_tokens: ClassVar[bool] = True
 
     def prompt(self, tokenizer: Any, question: str) -> str:
+        """The question itself."""
         return question
 
     def joint(self, tokenizer: Any, question: str, answer: str) -> str:
+        """The question and the answer, nothing between them."""
         return question + answer
 
 
@@ -176,6 +191,7 @@ class Encoded:
 
     @property
     def end(self) -> int:
+        """Where the answer ends, its EOS left out."""
         return len(self.ids) - 1 if self.closed else len(self.ids)
 
 

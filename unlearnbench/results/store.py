@@ -45,6 +45,7 @@ class ResultStore:
             ) from error
 
     def path_of(self, relative_folder: str, run_id: str) -> Path:
+        """Where the result of a run is, or would be."""
         return self.folder / relative_folder / f"{run_id}.json"
 
     def save(self, result: Result) -> Path:
