@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 class Example:
     """One training fact: a prompt and its answer.
 
-    `subject` is the entity that the prompt is about, a literal substring of `prompt` (editors act
-    at its last token). `relation` groups facts of one type; `cluster` groups facts that are not
-    independent (TOFU: the 20 questions about one author).
+    Attributes:
+        id: unique within the task.
+        prompt: a question, before formatting.
+        answer: what the model was trained to say.
+        subject: the entity that the prompt is about, a literal substring of `prompt` (editors act
+            at its last token).
+        relation: groups facts of one type.
+        cluster: groups facts that are not independent (TOFU: the 20 questions about one author).
     """
 
     id: str
@@ -40,13 +45,23 @@ class Example:
 class ForgetRequest:
     """The forget set, the retain set, and what editors may put in place of what is forgotten.
 
-    `wrong_answers` and `avoidant_answers` map an example's id to a target that the task supplies;
-    both may be empty. `general` is unrelated text that the model may be assumed to know (what
-    stands in for pretraining, never evaluated): statistics may be taken on it. `unevaluated` are
-    the retain facts that no evaluation asks for: what may be shown in a prompt. `retain_model`
-    gives the retrained oracle where one exists: only the reference method `retrain` may call it.
-    `workspace` is a folder of this job alone, kept until its result is written: what a method
-    writes there is found again after a crash. None where nobody keeps one.
+    Attributes:
+        forget: the facts that are to go; never empty.
+        retain: the facts that are to stay; may be empty.
+        seed: of all randomness of the method.
+        wrong_answers: by an example's id, targets that the task supplies; may be empty.
+        avoidant_answers: by an example's id, a target that the task supplies; may be empty.
+        refusals: the task's own; empty: those of `unlearnbench.request.REFUSALS`.
+        general: unrelated text that the model may be assumed to know (what stands in for
+            pretraining, never evaluated): statistics may be taken on it.
+        unevaluated: the retain facts that no evaluation asks for: what may be shown in a prompt.
+        retain_model: gives the retrained oracle where one exists: only the reference method
+            `retrain` may call it.
+        workspace: a folder of this job alone, kept until its result is written: what a method
+            writes there is found again after a crash. None where nobody keeps one.
+
+    Raises:
+        DataError: the forget set is empty.
     """
 
     forget: tuple[Example, ...]

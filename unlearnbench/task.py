@@ -35,7 +35,16 @@ class TaskConfig(BaseModel):
 
 @dataclass(frozen=True)
 class DataDescription:
-    """Where a task's data came from and exactly what it was."""
+    """Where a task's data came from and exactly what it was.
+
+    Attributes:
+        source: a hub id, or words for local files; never a path of a machine.
+        revision: of the hub; empty where there is none.
+        sha256: over all of the data that decides a record.
+        n_forget: items of the forget set.
+        n_retain: items of the retain set.
+        n_eval: items that the evaluation asks, by split.
+    """
 
     source: str
     revision: str

@@ -35,10 +35,16 @@ class UtilityConfig(BaseModel):
 
 @dataclass(frozen=True)
 class UtilityTask:
-    """One task of a utility: its name and content, and how many items are scored."""
+    """One task of a utility: its name and content, and how many items are scored.
+
+    Attributes:
+        name: as the user asks for it.
+        sha256: over all that decides a record besides the model: questions, answers, how they are
+            scored.
+        n: items that are scored.
+    """
 
     name: str
-    #: Over all that decides a record besides the model: questions, answers, how they are scored.
     sha256: str
     n: int
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from unlearnbench import metrics, plugins, results, testing
 from unlearnbench.cli import cli
 from unlearnbench.results import json_schema
 from unlearnbench.search import declared
+
+#: Default, values and meaning of an option.
+Row = tuple[str, str, str]
 
 MARK = re.compile(r"^<!-- generated: (?P<name>[\w-]+)(?: (?P<argument>[\w-]+))? -->$", re.MULTILINE)
 
@@ -130,9 +134,24 @@ def own_plugins(kind: str) -> list[plugins.Plugin]:
 
 
 def methods(part: str) -> str:
-    """The methods of one part: `unlearning`, `editors` or `references`."""
-    chosen = [p for p in own_plugins("method") if part_of(p.load()) == part]
-    return "\n\n".join(_method(p.name, p.load()) for p in chosen)
+    """The methods of one part: `unlearning`, `editors` or `references`.
+
+    The options that all of them have come first, as most of them have them; a method then lists
+    what is its own.
+    """
+    loaded = {p.name: p.load() for p in own_plugins("method")}
+    chosen = {name: method for name, method in loaded.items() if part_of(method) == part}
+    shared = _shared([_options(method) for method in chosen.values()])
+    made = [f"Options of all of them:\n\n{_option_table(shared)}"] if shared else []
+    for name, method in chosen.items():
+        made.append(_section(name, method, _method_facts(method), shared))
+    return "\n\n".join(made)
+
+
+def _shared(options: Sequence[Mapping[str, Row]]) -> dict[str, Row]:
+    """The options that every method has, each in its most frequent form."""
+    keys = [key for key in options[0] if all(key in own for own in options)]
+    return {key: Counter(own[key] for own in options).most_common(1)[0][0] for key in keys}
 
 
 def part_of(method: type[Any]) -> str:
@@ -176,45 +195,58 @@ def suites() -> str:
     return "\n\n".join(made)
 
 
-def _method(name: str, method: type[Any]) -> str:
+def _method_facts(method: type[Any]) -> dict[str, str]:
     targets = method.Config.model_fields.get("target")
-    facts = {
+    return {
         "source": _source(method.source),
-        "version": method.version,
         "guarantee": f"`{method.guarantee}`",
-        "targets": _kind(targets).replace("`", "") if targets else "",
-        "seeds": "" if method.stochastic else "one run stands for all (deterministic)",
+        "targets": _kind(targets).replace("`", "").replace(" | ", ", ") if targets else "",
+        "seeds": "" if method.stochastic else "one run stands for all",
         "processes": "several can train one job (`--ranks`)" if method.parallel else "",
+        "version": method.version,
     }
-    return _section(name, method, facts)
 
 
 def _task(name: str, task: type[Any]) -> str:
     facts = {
         "source": _source(task.source),
-        "version": task.version,
         "guarantee": f"`{task.guarantee}`",
         "headline rule": f"`{task.headline_rule}`",
+        "version": task.version,
     }
     return _section(name, task, facts)
 
 
-def _section(name: str, loaded: type[Any], facts: Mapping[str, str]) -> str:
-    """A heading, the docstring, facts in a table, the options in another."""
-    # A docstring's first line stands alone in every plugin; what follows reads on.
+def _section(
+    name: str, loaded: type[Any], facts: Mapping[str, str], shared: Mapping[str, Row] | None = None
+) -> str:
+    """A heading, the docstring, a line of facts, and the options that are not `shared`."""
     parts = [f"### {name}", _escaped(inspect.cleandoc(loaded.__doc__ or ""))]
-    parts.append(_table(("", ""), [(k, v) for k, v in facts.items() if v]))
-    options = [_option(key, field) for key, field in loaded.Config.model_fields.items()]
-    heads = ("option", "default", "values", "sweep", "meaning")
-    parts.append(_table(heads, options) if options else "No options.")
+    parts.append(" · ".join(f"{label}: {fact}" for label, fact in facts.items() if fact))
+    options = _options(loaded)
+    own = {key: row for key, row in options.items() if (shared or {}).get(key) != row}
+    if own:
+        parts.append(_option_table(own))
+    else:
+        parts.append("No options of its own." if options else "No options.")
     return "\n\n".join(parts)
 
 
-def _option(key: str, field: FieldInfo) -> tuple[str, ...]:
+def _option_table(options: Mapping[str, Row]) -> str:
+    rows = [(f"`{key}`", *row) for key, row in options.items()]
+    return _table(("option", "default", "values", "meaning"), rows)
+
+
+def _options(loaded: type[Any]) -> dict[str, Row]:
+    """Default, values and meaning of every option, by its name."""
+    return {key: _option(field) for key, field in loaded.Config.model_fields.items()}
+
+
+def _option(field: FieldInfo) -> Row:
     space = declared(field)
     default = "" if field.default is None else f"`{field.default}`"
-    meaning = _escaped(field.description or "")
-    return (f"`{key}`", default, _kind(field), str(space) if space else "", meaning)
+    values = f"{_kind(field)}; sweep: {space}" if space else _kind(field)
+    return default, values, _escaped(field.description or "")
 
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -282,7 +314,7 @@ def _command(path: tuple[str, ...], command: click.Command) -> str:
         if isinstance(option, click.Option) and option.name != "help":
             record = option.get_help_record(context)
             if record is not None:
-                rows.append((f"`{_escaped(record[0])}`", _escaped(record[1])))
+                rows.append((f"`{record[0]}`", _escaped(record[1])))
     if rows:
         parts.append(_table(("option", "meaning"), rows))
     return "\n\n".join(parts)

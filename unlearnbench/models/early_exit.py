@@ -21,8 +21,13 @@ def state_at(
 ) -> torch.Tensor:
     """What enters or leaves `module` when `batch` goes through the network: [rows, tokens, width].
 
-    `batch` are the network's own arguments (`input_ids` [rows, tokens], `attention_mask`, ...).
     What comes after the module is not run; with gradients where the caller has them on.
+
+    Args:
+        model: the model whose network runs.
+        module: a part of it (`model.modules` finds them).
+        side: what enters it, or what leaves it.
+        batch: the network's own arguments (`input_ids` [rows, tokens], `attention_mask`, ...).
     """
     seen: list[torch.Tensor] = []
 

@@ -12,8 +12,17 @@ from unlearnbench.plugins import API_VERSION
 class ModelEntry:
     """A model before unlearning and its oracles. Holds no torch: `list` and `info` may read it.
 
-    `location` is a hub id or an absolute folder; `retain_models` maps a retain split (`retain90`)
-    to the location of the model retrained on it.
+    Attributes:
+        name: what `--model` takes, and what results call it.
+        location: a hub id, or an absolute folder.
+        retain_models: the location of each oracle, by the split it was retrained on (`retain90`).
+        prompt_format: as `load_model` takes it; None: the model's own.
+        revision: of the hub, where `location` is there.
+        description: one line for `list` and `info`.
+        task: the task whose data `retain_models` were trained on; None: their split's name says it
+            all.
+        method_defaults: by method, the hyperparameters that suit this model family (chosen on facts
+            outside any forget set); a user's own setting wins.
     """
 
     name: str
@@ -22,10 +31,7 @@ class ModelEntry:
     prompt_format: str | None = None
     revision: str | None = None
     description: str = ""
-    #: The task whose data `retain_models` were trained on; None: their split's name says it all.
     task: str | None = None
-    #: Per method, the hyperparameters that suit this model family (chosen on facts outside any
-    #: forget set); a user's own setting wins.
     method_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     #: Major version of the contract that the entry is written for.
     api_version: int = API_VERSION

@@ -42,9 +42,11 @@ SETTINGS_FILE = "unlearnbench.json"
 class Spread:
     """Where a continuation's tokens lie among all that could have come, at each of n positions.
 
-    `mean` and `deviation` float32 [n]: of the log-probability of the vocabulary's tokens, each
-    weighed by its probability (Min-K%++, Zhang et al. 2024, equation 2). `rank` int64 [n]: how many
-    tokens are more likely than the continuation's; 0 is the model's argmax.
+    Attributes:
+        mean: float32 [n], of the log-probability of the vocabulary's tokens, each weighed by its
+            probability (Min-K%++, Zhang et al. 2024, equation 2).
+        deviation: float32 [n], the standard deviation of the same.
+        rank: int64 [n], how many tokens are more likely than the continuation's; 0 is the argmax.
     """
 
     mean: NDArray[np.float32]
@@ -54,11 +56,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model thinks of one continuation of a prompt.
+    """What a model thinks of one continuation of a prompt, token by token.
 
-    `logprobs` float32 [n], natural log, of each token; `greedy` bool [n], whether the token is the
-    model's argmax there. The last token is EOS where `closed`. `spread` is there where it was
-    asked for.
+    Attributes:
+        logprobs: float32 [n], natural logarithm.
+        greedy: bool [n], whether the token is the model's argmax there.
+        closed: whether the last token is EOS.
+        spread: None where it was not asked for.
     """
 
     logprobs: NDArray[np.float32]
@@ -208,6 +212,7 @@ class LanguageModel:
             format: another prompt format than the model's own.
             close: score a closing EOS too (the TOFU protocol).
             spread: also tell each position's `Spread` (another pass over its logits).
+            progress: told the answers that are done.
 
         Returns:
             For each prompt, one `Continuation` per answer, in order. What the answers of a prompt
@@ -249,6 +254,7 @@ class LanguageModel:
             seed: of the samples; without effect at temperature 0.
             strip: False leaves white space at the ends, where it decides what an answer is cut at.
             format: another prompt format than the model's own.
+            progress: told the prompts that are done.
 
         Raises:
             UserError: a prompt without a token, or a sampling option out of its bounds.
@@ -272,8 +278,14 @@ class LanguageModel:
     ) -> list[str]:
         """`generate` (greedy, the model's own format), after an answer to each prompt was scored.
 
-        `scored`: an answer and what `score` said of it. As long as the answer's tokens are the
-        model's first choice they are what it generates: it starts where it leaves the answer.
+        As long as the answer's tokens are the model's first choice they are what it generates: it
+        starts where it leaves the answer.
+
+        Args:
+            prompts: one question each, before formatting.
+            scored: for each prompt an answer, and what `score` said of it.
+            max_new_tokens: tokens that a continuation may have.
+            progress: told the prompts that are done.
         """
         own = (getattr(asked, "__func__", None) for asked in (self.generate, self.score))
         if tuple(own) != (LanguageModel.generate, LanguageModel.score):
@@ -330,6 +342,12 @@ class LanguageModel:
         self, prompt: str, answer: str, *, format: PromptFormat | None = None, close: bool = True
     ) -> Encoded:
         """Token ids of a prompt with its answer, and where the answer starts.
+
+        Args:
+            prompt: a question, before formatting.
+            answer: its answer.
+            format: another prompt format than the model's own.
+            close: end with EOS (the TOFU protocol).
 
         Raises:
             ModelError: longer than the model takes, or a token that it has no embedding for.

@@ -30,7 +30,9 @@ _CHUNK = 256
 class Lens:
     """Token ids that the layers hold most and least likely at a prompt's last token.
 
-    `top` and `bottom` int64 [layers, k]: best first, and worst first.
+    Attributes:
+        top: int64 [layers, k], the likeliest first.
+        bottom: int64 [layers, k], the least likely first.
     """
 
     top: NDArray[np.int64]
@@ -51,6 +53,8 @@ def logit_lens(
     does to a prompt. At the last block, `top` is what the model would say next.
 
     Args:
+        model: any whose architecture has a module map.
+        prompts: one question each, before formatting.
         layers: indices of blocks, each one row of the result.
         k: candidates a layer.
         format: another prompt format than the model's own.

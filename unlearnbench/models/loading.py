@@ -41,8 +41,10 @@ def load_model(
         dtype: `float32` or `bfloat16`.
         device: `auto` (CUDA, then MPS, then CPU), or a torch device.
         prompt_format: `chat`, `plain`, `raw` or a template; default: the model's own.
+        revision: of the hub: a branch, a tag or a commit; default: the entry's, else the newest.
         trust_remote_code: run code that the model brings. Off unless asked.
         allow_pickle: read `.bin` weights (they can run code). Off unless asked.
+        module_map: where an architecture that is not known keeps its layers; editors need it.
         batch_tokens: padded tokens in a batch; default: what suits the device.
 
     Raises:

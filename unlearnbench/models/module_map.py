@@ -17,12 +17,19 @@ from unlearnbench.errors import ModelError
 
 @dataclass(frozen=True)
 class ModuleMap:
-    """Dotted paths of an architecture's parts.
+    """Dotted paths of an architecture's parts, from the model or from a layer.
 
-    `layers`, `final_norm`, `embedding` and `head` start at the model (`model.layers`), `attention`,
-    `mlp_down` and `norms` at a layer (`self_attn`).
-    `mlp_into_residual`: the MLP's output is added to the residual stream as it is (false where a
-    norm follows it, as in Gemma 2 and 3), so that a change of it is a change of the block's output.
+    Attributes:
+        layers: the list of blocks, from the model (`model.layers`).
+        attention: the attention module, from a layer (`self_attn`).
+        mlp_down: the MLP's down-projection, from a layer (`mlp.down_proj`).
+        norms: the norms, from a layer, in the order in which they act.
+        final_norm: what stands between the last block and the head, from the model.
+        embedding: the token embedding, from the model.
+        head: what makes logits, from the model.
+        mlp_into_residual: whether the MLP's output is added to the residual stream as it is (false
+            where a norm follows it, as in Gemma 2 and 3), so that a change of it is a change of the
+            block's output.
     """
 
     layers: str

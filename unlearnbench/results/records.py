@@ -31,8 +31,13 @@ MAX_RECORD_BYTES = 1024 * 1024
 class Record:
     """The scores of one evaluated item.
 
-    `cluster` names the items that are not independent of this one (TOFU: one author's); intervals
-    resample clusters. `generation` is None where text must not be stored.
+    Attributes:
+        id: the item, unique within its split.
+        split: what it is asked for (`forget`, `retain`, ...).
+        cluster: names the items that are not independent of this one (TOFU: one author's);
+            intervals resample clusters.
+        scores: finite numbers by name.
+        generation: what the model said; None where text must not be stored.
     """
 
     id: str
