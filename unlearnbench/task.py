@@ -39,7 +39,7 @@ class DataDescription:
 
     Attributes:
         source: a hub id, or words for local files; never a path of a machine.
-        revision: of the hub; empty where there is none.
+        revision: of the hub, or words for local files.
         sha256: over all of the data that decides a record.
         n_forget: items of the forget set.
         n_retain: items of the retain set.

@@ -381,15 +381,20 @@ def _json_type(content: Mapping[str, Any]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    cells = [[_outside_code(cell, r"\|").replace("\n", " ") for cell in row] for row in rows]
     lines = [heads, ["---"] * len(heads), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _escaped(text: str) -> str:
     """Words of a docstring that Markdown would take for markup, outside code."""
+    return _outside_code(text, r"[*_<\[]")
+
+
+def _outside_code(text: str, characters: str) -> str:
+    """The text with a backslash before each of the characters that is not in backticks."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(p if p.startswith("`") else re.sub(r"([*_<\[])", r"\\\1", p) for p in parts)
+    return "".join(p if p.startswith("`") else re.sub(f"({characters})", r"\\\1", p) for p in parts)
 
 
 MAKERS: Mapping[str, Callable[..., str]] = {

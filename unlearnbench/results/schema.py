@@ -39,9 +39,11 @@ class Block(BaseModel):
 class ErrorBlock(Block):
     """Why a job has no metrics."""
 
-    type: Name
-    message: Text
-    traceback_tail: LongText = ""
+    type: Name = Field(description="The kind of the error.")
+    message: Text = Field(description="One sentence for whoever can mend it.")
+    traceback_tail: LongText = Field(
+        default="", description="The last lines of the traceback, without paths of the machine."
+    )
 
 
 class TuningBlock(Block):
@@ -64,9 +66,9 @@ class TuningBlock(Block):
 
 
 class MethodBlock(Block):
-    name: Name
-    version: Name
-    distribution: Name
+    name: Name = Field(description="As it is registered, or as its file calls it.")
+    version: Name = Field(description="Of the method; a new one may give other numbers.")
+    distribution: Name = Field(description="The package that registered it.")
     distribution_version: Text = Field(
         default="", description="of the package that registered it; of a local file its hash"
     )
@@ -74,34 +76,46 @@ class MethodBlock(Block):
     resolved: JsonObject = Field(
         default={}, description="Hyperparameters that the configuration leaves to the model."
     )
-    guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
-    role: Literal["method", "reference"] = "method"
-    target: Name | None = None
-    flags: list[Text] = []
+    guarantee: Literal["data-deletion", "knowledge-removal", "suppression"] = Field(
+        description="What it promises; never ranked across."
+    )
+    role: Literal["method", "reference"] = Field(
+        default="method", description="References are shown and never ranked."
+    )
+    target: Name | None = Field(
+        default=None, description="The edit target in use; null where the method has none."
+    )
+    flags: list[Text] = Field(
+        default=[], description="What a reader must know: deterministic, target_overlap, ..."
+    )
     tuning: TuningBlock | None = Field(
         default=None, description="null where no search is known of. Decides nothing of the run."
     )
 
 
 class DataBlock(Block):
-    source: Text
-    revision: Text
-    sha256: Sha256
-    n_forget: Count
-    n_retain: Count
-    n_eval: dict[str, Count]
+    source: Text = Field(description="A hub id, or words for local files.")
+    revision: Text = Field(description="Of the hub, or words for local files.")
+    sha256: Sha256 = Field(description="Over all of the data that decides a record.")
+    n_forget: Count = Field(description="Items of the forget set.")
+    n_retain: Count = Field(description="Items of the retain set.")
+    n_eval: dict[str, Count] = Field(description="Items that the evaluation asks, by split.")
 
 
 class TaskBlock(Block):
-    name: Name
-    version: Name
-    split: Name
+    name: Name = Field(description="As it is registered.")
+    version: Name = Field(description="Of the task; a new one may give other numbers.")
+    split: Name = Field(description="The forget split.")
     config: JsonObject = Field(
         default={}, description="The options that rebuild the task, without paths."
     )
-    guarantee: Literal["data-deletion", "knowledge-removal", "suppression"]
-    headline_rule: Name
-    data: DataBlock
+    guarantee: Literal["data-deletion", "knowledge-removal", "suppression"] = Field(
+        description="What the task asks of a method."
+    )
+    headline_rule: Name = Field(
+        description="Name and version of the rule that makes the headline scores."
+    )
+    data: DataBlock = Field(description="What exactly was read.")
 
 
 class UtilityTaskBlock(Block):
@@ -123,31 +137,40 @@ class UtilityBlock(Block):
 
 
 class ModelIdentity(Block):
-    name: Name
-    revision: Text = ""
+    name: Name = Field(
+        description="As it is registered, its hub id, its folder's name or its label."
+    )
+    revision: Text = Field(default="", description="Of the hub; empty for a folder.")
     fingerprint: Sha256 = Field(description="sha256 over configuration and weights.")
-    parameters: Count
-    dtype: Name
+    parameters: Count = Field(description="Number of parameters, tied ones once.")
+    dtype: Name = Field(description="The floats that it ran in.")
 
 
 class ModelBlock(ModelIdentity):
-    prompt_format: Name
-    retain_model: ModelIdentity | None = None
+    prompt_format: Name = Field(description="How it was asked: chat, plain, raw or custom.")
+    retain_model: ModelIdentity | None = Field(
+        default=None, description="The oracle; null where none is known."
+    )
 
 
 class Metric(Block):
     """One number, with its 95 % interval over items (resampled by cluster)."""
 
-    name: Name
-    split: Name
-    value: Finite
-    ci_low: Finite | None = None
-    ci_high: Finite | None = None
-    n: Count
+    name: Name = Field(description="docs/metrics.md defines it.")
+    split: Name = Field(description="The items that it is about; all: several splits.")
+    value: Finite = Field(description="Over all items.")
+    ci_low: Finite | None = Field(
+        default=None,
+        description="Lower end of the interval; null where there are too few clusters for one.",
+    )
+    ci_high: Finite | None = Field(default=None, description="Upper end of the interval.")
+    n: Count = Field(description="Items that it is over.")
     higher_is_better: bool | None = Field(
         default=None, description="null where the number only describes."
     )
-    headline: Headline | None = None
+    headline: Headline | None = Field(
+        default=None, description="The score of a table that it is; null where it is none."
+    )
     replicates: list[Finite] | None = Field(
         default=None,
         max_length=2000,
@@ -159,54 +182,77 @@ class Metric(Block):
 class ReferenceBlock(Block):
     """The same metrics for the two models that the unlearned one is read against."""
 
-    before: list[Metric] = []
-    retain_model: list[Metric] = []
+    before: list[Metric] = Field(default=[], description="Of the model before unlearning.")
+    retain_model: list[Metric] = Field(
+        default=[], description="Of the oracle; empty where none is known."
+    )
 
 
 class CostBlock(Block):
-    unlearn_seconds: Finite | None = None
-    evaluate_seconds: Finite | None = None
-    peak_memory_bytes: Count | None = None
-    tokens_trained: Count | None = None
-    forward_tokens: Count | None = None
-    parameters_changed: Count | None = None
-    devices: list[Name] = []
+    unlearn_seconds: Finite | None = Field(
+        default=None,
+        description="Of the method, by the clock; earlier attempts that were resumed included.",
+    )
+    evaluate_seconds: Finite | None = Field(
+        default=None, description="Of the evaluation; null where its records were there already."
+    )
+    peak_memory_bytes: Count | None = Field(
+        default=None, description="While the method ran: of the accelerator, else of the process."
+    )
+    tokens_trained: Count | None = Field(
+        default=None, description="Tokens that gradient steps were taken on."
+    )
+    forward_tokens: Count | None = Field(
+        default=None, description="Tokens sent through the network to evaluate, padding included."
+    )
+    parameters_changed: Count | None = Field(
+        default=None, description="Weights in the tensors that are not what they were before."
+    )
+    devices: list[Name] = Field(default=[], description="Where it ran.")
     trials: Count = Field(default=0, description="Tuning trials spent on this configuration.")
 
 
 class ProvenanceBlock(Block):
-    suite_version: Name
-    git_commit: Text | None = None
-    python: Name
-    torch: Name
-    transformers: Name
-    datasets: Name
-    platform: Text
-    accelerator: Text | None = None
-    launcher: Name = "local"
-    world_size: Count = 1
-    threads: Count | None = None
-    command: Text = ""
-    seed: int
+    suite_version: Name = Field(description="Of unlearnbench.")
+    git_commit: Text | None = Field(
+        default=None, description="Of a checkout; `-modified` behind it where its code was changed."
+    )
+    python: Name = Field(description="Version.")
+    torch: Name = Field(description="Version.")
+    transformers: Name = Field(description="Version.")
+    datasets: Name = Field(description="Version.")
+    platform: Text = Field(description="Operating system and processor.")
+    accelerator: Text | None = Field(default=None, description="Name of the GPU; null on a CPU.")
+    launcher: Name = Field(default="local", description="What started the processes.")
+    world_size: Count = Field(default=1, description="Processes that trained the job together.")
+    threads: Count | None = Field(default=None, description="Torch threads of a process.")
+    command: Text = Field(default="", description="Repeats the run.")
+    seed: int = Field(description="Of the job.")
 
 
 class RecordsBlock(Block):
     """The per-item records beside the result, and the references' that they are read against."""
 
-    file: Name = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    sha256: Sha256
-    before_file: Name | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
-    before_sha256: Sha256 | None = None
-    retain_file: Name | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]+$")
-    retain_sha256: Sha256 | None = None
+    file: Name = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Beside the result.")
+    sha256: Sha256 = Field(description="Of the file.")
+    before_file: Name | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Of the model before unlearning, one folder up.",
+    )
+    before_sha256: Sha256 | None = Field(default=None, description="Of that file.")
+    retain_file: Name | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9._-]+$", description="Of the oracle, one folder up."
+    )
+    retain_sha256: Sha256 | None = Field(default=None, description="Of that file.")
 
 
 class JournalBlock(Block):
     """What the method noted step by step (an editor: one record an edit), beside the result."""
 
-    file: Name = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    sha256: Sha256
-    n: Count
+    file: Name = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Beside the result.")
+    sha256: Sha256 = Field(description="Of the file.")
+    n: Count = Field(description="Steps in it.")
     means: dict[Name, Finite] = Field(
         default={}, description="Mean of each score over the steps that have it."
     )
@@ -215,23 +261,37 @@ class JournalBlock(Block):
 class Result(Block):
     """A job's outcome."""
 
-    schema_version: Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}$")] = SCHEMA_VERSION
-    definition_version: Name = DEFINITION_VERSION
-    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    created_at: AwareDatetime
-    status: Status
-    error: ErrorBlock | None = None
-    method: MethodBlock
-    task: TaskBlock
-    model: ModelBlock
-    utilities: list[UtilityBlock] = []
-    metrics: list[Metric] = []
-    reference: ReferenceBlock = ReferenceBlock()
-    probes: JsonObject = {}
-    cost: CostBlock = CostBlock()
-    provenance: ProvenanceBlock
-    records: RecordsBlock | None = None
-    journal: JournalBlock | None = None
+    schema_version: Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}$")] = Field(
+        default=SCHEMA_VERSION, description="Of this schema; a minor version adds fields."
+    )
+    definition_version: Name = Field(
+        default=DEFINITION_VERSION, description="Of the metric definitions."
+    )
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] = Field(
+        description="Hash of all that decides the outcome."
+    )
+    created_at: AwareDatetime = Field(description="When the job ended, with its time zone.")
+    status: Status = Field(description="All but ok have an error, and no metrics and records.")
+    error: ErrorBlock | None = Field(default=None, description="null where status is ok.")
+    method: MethodBlock = Field(description="What unlearned.")
+    task: TaskBlock = Field(description="What was to be forgotten.")
+    model: ModelBlock = Field(description="What it was forgotten from.")
+    utilities: list[UtilityBlock] = Field(
+        default=[], description="Tasks of other benchmarks that were evaluated too."
+    )
+    metrics: list[Metric] = Field(default=[], description="Of the unlearned model.")
+    reference: ReferenceBlock = Field(
+        default=ReferenceBlock(), description="The same metrics of the two references."
+    )
+    probes: JsonObject = Field(default={}, description="Kept for attacks; empty today.")
+    cost: CostBlock = Field(default=CostBlock(), description="What it took.")
+    provenance: ProvenanceBlock = Field(description="What made it.")
+    records: RecordsBlock | None = Field(
+        default=None, description="The per-item scores that every metric follows from."
+    )
+    journal: JournalBlock | None = Field(
+        default=None, description="What the method noted step by step."
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> Result:

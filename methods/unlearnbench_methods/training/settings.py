@@ -19,7 +19,7 @@ class TrainingConfig(MethodConfig):
     )
     weight_decay: float = Field(0.01, ge=0, description="of matrices; norms and biases have none")
     warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up")
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
     adapter: Literal["none", "lora"] = Field(
         "none", description="what is trained: the weights, or low-rank adapters that are merged"
     )
