@@ -5,21 +5,37 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 import unlearnbench
-from tests.docs.examples import LANGUAGES, MARK, ROOT, Page, command_faults, examples, pages
+from tests.docs.examples import (
+    LANGUAGES,
+    MARK,
+    ROOT,
+    Page,
+    command_faults,
+    commands,
+    examples,
+    pages,
+)
+from tests.docs.test_site import generated
 
 PAGES = pages()
+#: Pages whose examples take more than 20 seconds.
+SLOW = {"README.md", "docs/guide/quickstart.md"}
 
 
 @pytest.fixture
 def folder(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+) -> Iterator[Path]:
     """An empty folder that examples stand in; what they evaluate is cached for all pages."""
     place = tmp_path / "page"
     place.mkdir()
@@ -35,31 +51,33 @@ def folder(
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_the_examples_of_a_page_run(page: Path, folder: Path) -> None:
-    name = page.relative_to(ROOT).as_posix()
+def all_pages() -> list[Any]:
+    names = [page.relative_to(ROOT).as_posix() for page in PAGES]
+    return [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in names]
+
+
+@pytest.mark.parametrize("name", all_pages())
+def test_the_examples_of_a_page_run(name: str, folder: Path) -> None:
     played = Page(name, folder)
-    played.play(page.read_text(encoding="utf-8"))
+    played.play((ROOT / name).read_text(encoding="utf-8"))
     assert not played.faults, "\n\n".join(played.faults)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_no_example_hides(page: Path) -> None:
     """No code in an indented block, which nothing would run, and no fence of another language."""
-    from markdown_it import MarkdownIt
-
     text = page.read_text(encoding="utf-8")
     hidden = [t for t in MarkdownIt("commonmark").parse(text) if t.type == "code_block"]
     assert [t.content for t in hidden] == []
     assert {e.language for e in examples(text)} <= LANGUAGES
 
 
-def test_only_marked_examples_are_left_out(tmp_path: Path) -> None:
+def test_only_marked_examples_are_left_out() -> None:
     """Counted another way: by the marks in the text, and by the fences."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         left_out = [e for e in examples(text) if e.how != "run"]
-        assert len(left_out) == len(MARK.findall(text)), page
+        assert len(left_out) == len(re.findall(f"(?m)^{MARK.pattern}$", text)), page
         assert all(e.language in ("sh", "python", "yaml") for e in left_out), page
 
 
@@ -157,13 +175,9 @@ def test_a_marked_example_is_not_run(folder: Path) -> None:
 
 
 def test_help_texts_show_commands_that_parse() -> None:
-    from tests.docs.test_site import generated
-
     shown = 0
     for example in examples(generated().commands()):
         if example.language == "sh":
-            from tests.docs.examples import commands
-
             for command in commands(example.text):
                 assert command_faults(command) == []
                 shown += 1
