@@ -60,11 +60,17 @@ class Method(ABC, Generic[C]):
     non-finite numbers, and calls `progress` as it goes.
     """
 
+    #: The name of its entry point; results are kept under it.
     name: ClassVar[str]
+    #: A new one where the same configuration gives other numbers: finished jobs are run again.
     version: ClassVar[str] = "1"
+    #: Major version of the contract that it is written for; another one is refused by name.
     api_version: ClassVar[int] = API_VERSION
+    #: Its hyperparameters.
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    #: `data-deletion`, `knowledge-removal` or `suppression`; tables never rank across.
     guarantee: ClassVar[Guarantee] = "knowledge-removal"
+    #: `method`, or `reference`: shown and never ranked.
     role: ClassVar[Role] = "method"
     #: False where the seed cannot change the outcome: one run then stands for all seeds.
     stochastic: ClassVar[bool] = True

@@ -63,13 +63,19 @@ class Task(ABC, Generic[T]):
     Importing a task, building it and calling `aggregate` must not import torch.
     """
 
+    #: The name of its entry point; results are kept under it.
     name: ClassVar[str]
+    #: A new one where the same model gets other numbers: finished jobs are run again.
     version: ClassVar[str]
+    #: Major version of the contract that it is written for; another one is refused by name.
     api_version: ClassVar[int] = API_VERSION
+    #: Its options.
     Config: ClassVar[type[TaskConfig]] = TaskConfig
+    #: What it asks of a method: `data-deletion`, `knowledge-removal` or `suppression`.
     guarantee: ClassVar[Guarantee] = "data-deletion"
     #: Name and version of the rule that makes the headline scores.
     headline_rule: ClassVar[str] = ""
+    #: Where the task is published, as `arXiv:ID` or a link.
     source: ClassVar[str] = ""
     #: How reference models trained for the task are asked, as `load_model` takes it; None: plain.
     prompt_format: ClassVar[str | None] = None

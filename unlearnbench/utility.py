@@ -58,10 +58,15 @@ class Utility(ABC, Generic[U]):
     Importing a utility, building it and calling `aggregate` must not import torch.
     """
 
+    #: The name of its entry point, and the first part of its splits.
     name: ClassVar[str]
+    #: A new one where the same model gets other numbers.
     version: ClassVar[str]
+    #: Major version of the contract that it is written for; another one is refused by name.
     api_version: ClassVar[int] = API_VERSION
+    #: Its options.
     Config: ClassVar[type[UtilityConfig]] = UtilityConfig
+    #: Where it is from, as `arXiv:ID` or a link.
     source: ClassVar[str] = ""
 
     def __init__(self, config: U) -> None:
