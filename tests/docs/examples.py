@@ -45,6 +45,8 @@ MARK = re.compile(r"<!-- example: (?P<how>not run|planned only), (?P<why>[^>]{8,
 LANGUAGES = {"python", "sh", "yaml", "toml", "json", "text"}
 #: Programs that a shell example may name without being run, beside `unlearnbench` and `make`.
 KNOWN_PROGRAMS = {"python3", "python", ".", "pip", "git", "cd", "eval"}
+#: Commands whose `--method` and `--task` name plugins.
+NAMING = {"run", "sweep", "train"}
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,8 @@ def command_faults(
         given, _, _ = current.make_parser(context).parse_args([w for w in words if w != "..."])
     except click.UsageError as error:
         return [f"{shlex.join(command)}: {error.format_message()}"]
+    if current.name not in NAMING:
+        return []
     faults = []
     for option, kind in (("methods", "method"), ("tasks", "task"), ("task_spec", "task")):
         values = given.get(option) or []
