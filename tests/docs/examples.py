@@ -45,6 +45,8 @@ MARK = re.compile(r"<!-- example: (?P<how>not run|planned only), (?P<why>[^>]{8,
 LANGUAGES = {"python", "sh", "yaml", "toml", "json", "text"}
 #: Programs that a shell example may name without being run, beside `unlearnbench` and `make`.
 KNOWN_PROGRAMS = {"python3", "python", ".", "pip", "git", "cd", "eval"}
+#: Programs that no test starts.
+CHANGE_THE_MACHINE = {"pip", "git", "make", "sudo", "apt", "curl"}
 #: Commands whose `--method` and `--task` name plugins.
 NAMING = {"run", "sweep", "train"}
 
@@ -131,6 +133,9 @@ class Page:
             case "python":
                 self._said = self._python(example)
             case "sh" if example.how == "run":
+                changing = {c[0] for c in commands(example.text)} & CHANGE_THE_MACHINE
+                if changing:
+                    raise ValueError(f"{min(changing)} is not run here: mark the example.")
                 self._said = self._shell(example.text)
             case "sh":
                 for command in commands(example.text):
@@ -179,6 +184,10 @@ class Page:
             raise ValueError(planned.output)
 
     def _check(self, command: list[str], dry_run: bool) -> None:
+        if command[:2] == ["unlearnbench", "new"] and len(command) > 3:
+            self._register(
+                {"project": {"entry-points": {f"unlearnbench.{command[2]}s": command[3:4]}}}
+            )
         faults = command_faults(command, self.registered)
         self.faults += faults
         if dry_run and not faults:

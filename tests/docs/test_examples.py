@@ -127,6 +127,7 @@ TWO = ...
         "```python\nprint(1)\n```\n\n```text\n2\n```",
         "```sh\nfalse\n```",
         "```sh\nfalse | cat\n```",
+        "```sh\ntrue && pip --version\n```",
         "```sh\nunlearnbench run --method nobody --task nano --model nano\n```",
         "```yaml\nmethods: [none]\ntasks: [nobody]\nmodels: [nano]\n```",
         "```yaml\nmethods: none\n```",
