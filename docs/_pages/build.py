@@ -25,7 +25,7 @@ from generated import expand  # a neighbour: this folder is no package
 ROOT = Path(__file__).resolve().parents[2]
 BROUGHT = "repository/"
 #: A Markdown link or image to a local file: `](path` up to its anchor or its end.
-LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
+LINK = re.compile(r"(?<=\]\()(?!<|https?:|mailto:|#)([^)#\s]+)")
 #: The search of a page opened from a folder runs by this; the theme would fetch it from a CDN.
 CDN_SCRIPT = "https://unpkg.com/iframe-worker/shim"
 OWN_SCRIPT = "javascripts/iframe-worker.js"

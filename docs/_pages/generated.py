@@ -67,7 +67,7 @@ API: Mapping[str, Sequence[str]] = {
         "logit_lens",
         "Lens",
     ),
-    "results": ("run", "Result", "Metric", "Record", "load_records", "ResultStore"),
+    "results": ("run", "Result", "Metric", "Record", "load_records", "ResultStore", "counting"),
     "errors": ("UserError", "PluginError", "DataError", "ModelError", "ResultError", "Diverged"),
 }
 

@@ -225,7 +225,7 @@ def test_the_links_of_a_page_work_in_the_repository_too(page: Path) -> None:
     for link in re.findall(
         r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
     ):
-        if re.match(r"https?:|mailto:", link):
+        if re.match(r"<?(?:https?|mailto):", link):
             continue
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
