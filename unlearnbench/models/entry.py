@@ -23,6 +23,7 @@ class ModelEntry:
             all.
         method_defaults: by method, the hyperparameters that suit this model family (chosen on facts
             outside any forget set); a user's own setting wins.
+        api_version: major version of the contract that the entry is written for.
     """
 
     name: str
@@ -33,5 +34,4 @@ class ModelEntry:
     description: str = ""
     task: str | None = None
     method_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    #: Major version of the contract that the entry is written for.
     api_version: int = API_VERSION

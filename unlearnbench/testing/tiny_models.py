@@ -62,8 +62,12 @@ def tiny_model(
 
     Args:
         family: one of `FAMILIES`.
+        layers: blocks.
+        width: of the residual stream.
         positions: the longest sequence, in tokens (about two a character).
+        seed: of the weights.
         scale: widens the weights, so that outputs are not all alike.
+        tokenizer: another than `tiny_tokenizer()`.
 
     Raises:
         ValueError: another family.
