@@ -27,6 +27,8 @@ R = TypeVar("R")
 #: the wider registers save.
 _ROWS, _MULTIPLICATIONS = 4, 2**20
 
+_LINEAR, _ADDMM = torch.nn.functional.linear, torch.addmm
+
 
 def wide_products(device: torch.device) -> AbstractContextManager[Any]:
     """Within it, linear layers of float32 run on oneDNN where MKL would not use the CPU's AVX-512.
@@ -78,17 +80,16 @@ class _WideProducts(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if not kwargs:
-            if func is torch.nn.functional.linear:
-                x, weight, bias = (*args, None)[:3]
-            elif func is torch.addmm:  # GPT-2's Conv1D, whose weight is [in, out]
-                bias, x, weight = args
-                weight = weight.t()
-            else:
-                return func(*args)
+        # Every call of PyTorch's within comes through here: most are none of the two.
+        if func is _LINEAR and not kwargs:
+            x, weight, bias = (*args, None)[:3]
             if _pays(x, weight, bias):
                 return _product(x, weight, bias)
-        return func(*args, **(kwargs or {}))
+        elif func is _ADDMM and not kwargs:  # GPT-2's Conv1D, whose weight is [in, out]
+            bias, x, weight = args
+            if _pays(x, weight.t(), bias):
+                return _product(x, weight.t(), bias)
+        return func(*args, **kwargs) if kwargs else func(*args)
 
 
 def _pays(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
