@@ -77,6 +77,8 @@ class Task(ABC, Generic[T]):
     headline_rule: ClassVar[str] = ""
     #: Where the task is published, as `arXiv:ID` or a link.
     source: ClassVar[str] = ""
+    #: False where text must not get about (hazards): no record or journal may hold any.
+    text_in_records: ClassVar[bool] = True
     #: How reference models trained for the task are asked, as `load_model` takes it; None: plain.
     prompt_format: ClassVar[str | None] = None
 

@@ -95,6 +95,7 @@ class Wmdp(Task[WmdpConfig]):
     guarantee: ClassVar[Literal["data-deletion", "knowledge-removal"]] = "knowledge-removal"
     headline_rule = "wmdp-headline-1"
     source = "arXiv:2403.03218"
+    text_in_records = False
     #: A passage is no question and answer: its two parts stand together as they were written.
     prompt_format = "{question} {answer}"
     #: MMLU's subjects that lie next to a domain and must survive.

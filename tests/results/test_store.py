@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from unlearnbench.results import (
     load_result,
     read_result,
     result_files,
+    tree_files,
     write_atomically,
 )
 from unlearnbench.results.records import sha256_of
@@ -255,3 +257,33 @@ def test_no_error_names_a_folder_of_this_machine(
     except ResultError as error:
         told = str(error)
     assert str(result_path.parent) not in told
+
+
+# --- what a result takes with it ------------------------------------------------------------------
+
+
+def test_a_results_files_are_named_by_their_place_in_a_results_folder(tmp_path: Path):
+    path = handmade.saved(tmp_path / "somewhere")
+    result = load_result(path)
+    home, own = "tofu-forget10/tiny", handmade.RUN_ID
+    shared = [result.records.before_sha256, result.records.retain_sha256]
+    assert set(tree_files(result, path)) == {
+        f"{home}/grad-diff/{own}.json",
+        f"{home}/grad-diff/{own}.records.jsonl.gz",
+        *(f"{home}/{digest[:16]}.records.jsonl.gz" for digest in shared),
+    }
+    assert all(file.is_file() for file in tree_files(result, path).values())
+
+
+@pytest.mark.parametrize(
+    "field, name",
+    [("file", "other.json"), ("file", ".."), ("before_file", f"{handmade.RUN_ID}.json")],
+)
+def test_files_that_the_store_would_not_call_so_are_not_taken(
+    tmp_path: Path, field: str, name: str
+):
+    path = handmade.saved(tmp_path)
+    result = load_result(path)
+    block = result.records.model_copy(update={field: name})
+    with pytest.raises(ResultError, match=rf'records\.{field}: ".*{re.escape(name)}" should be'):
+        tree_files(result.model_copy(update={"records": block}), path)

@@ -15,7 +15,14 @@ import pytest
 
 from tests import handmade
 from unlearnbench import plugins
-from unlearnbench.results import Record, dump_records, load_records, load_result, verification
+from unlearnbench.results import (
+    Record,
+    ResultStore,
+    dump_records,
+    load_records,
+    load_result,
+    verification,
+)
 from unlearnbench.results.records import sha256_of
 from unlearnbench.results.store import records_of
 from unlearnbench.results.verification import TOLERANCE, verify
@@ -337,3 +344,58 @@ def test_verification_needs_no_data_set_and_no_torch(result_path: Path):
 
 def test_the_task_is_found_among_the_plugins():
     assert plugins.load("task", "tofu") is Tofu
+
+
+# --- text that must not get about ----------------------------------------------------------------
+
+
+def hazard(folder: Path, with_generation: bool = False, **names: str) -> Path:
+    """A result of a task whose text is hazardous, with one record changed in all three files."""
+
+    def forged(records: list[Record]) -> list[Record]:
+        first, *rest = (replace(r, generation=None) for r in records)
+        first = replace(first, **names, generation="A plain sentence." if with_generation else None)
+        return [first, *rest]
+
+    path = handmade.saved(folder)
+    for field in ("file", "before_file", "retain_file"):
+        forge_records(path, field, forged)
+    return path
+
+
+@pytest.fixture
+def hazardous(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tofu, "text_in_records", False)
+
+
+@pytest.mark.usefixtures("hazardous")
+@pytest.mark.parametrize(
+    "changes",
+    [{"with_generation": True}, {"cluster": "how to do it"}, {"cluster": "x" * 201}],
+    ids=["generation", "sentence", "long"],
+)
+def test_a_hazardous_tasks_records_hold_no_text(tmp_path: Path, changes: dict[str, Any]):
+    told = verify(hazard(tmp_path, **changes))
+    for field in ("file", "before_file", "retain_file"):
+        assert f"records.{field}: item 1 holds text, and no record of tofu may" in told
+
+
+@pytest.mark.usefixtures("hazardous")
+def test_names_and_numbers_alone_are_no_text(tmp_path: Path):
+    assert not [fault for fault in verify(hazard(tmp_path)) if "holds text" in fault]
+
+
+@pytest.mark.usefixtures("hazardous")
+def test_a_run_without_records_has_its_journal_looked_at_too(tmp_path: Path):
+    path = ResultStore(tmp_path).save(handmade.failed())
+    data = dump_records([Record("edit-1", "edits", "edit-1", {}, "A plain sentence.")])
+    (path.parent / "x.gz").write_bytes(data)
+    block = {"file": "x.gz", "sha256": sha256_of(data), "n": 1, "means": {}}
+    change(path, lambda d: d.update(journal=block))
+    assert verify(path) == ["journal.file: item 1 holds text, and no record of tofu may"]
+
+
+def test_the_hazardous_tasks_are_the_ones_of_wmdp():
+    tasks = {p.name: p.load() for p in plugins.plugins("task")}
+    ours = {name: t for name, t in tasks.items() if t.__module__.startswith("unlearnbench_tasks")}
+    assert {n for n, t in ours.items() if not t.text_in_records} == {"wmdp", "nano-wmdp"}

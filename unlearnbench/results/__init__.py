@@ -7,9 +7,11 @@ from unlearnbench.results.schema import Metric, Result, TuningBlock, json_schema
 from unlearnbench.results.store import (
     ResultStore,
     load_result,
+    plain_line,
     read_result,
     records_of,
     result_files,
+    tree_files,
     write_atomically,
 )
 from unlearnbench.results.verification import not_installed, verify
@@ -27,10 +29,12 @@ __all__ = [
     "load_records",
     "load_result",
     "not_installed",
+    "plain_line",
     "read_result",
     "recomputed",
     "records_of",
     "result_files",
+    "tree_files",
     "usable_cores",
     "verified",
     "verify",

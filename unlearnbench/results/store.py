@@ -8,7 +8,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -105,6 +105,27 @@ def records_of(result: Result, path: Path) -> list[tuple[str, Path, str | None]]
     if journal is not None:
         every.append(("journal.file", path.parent, journal.file, journal.sha256))
     return [(field, folder / file, digest) for field, folder, file, digest in every if file]
+
+
+def tree_files(result: Result, path: Path) -> dict[str, Path]:
+    """The result at `path` with all that it names: each file by its place in a results folder.
+
+    These files, and no others, are what a result takes with it when it is submitted or published.
+
+    Raises:
+        ResultError: a records file is not called what the store calls it (two results could share
+            the name, or a reader take it for a result).
+    """
+    top = PurePosixPath(result.relative_folder)
+    found = {str(top / f"{result.run_id}.json"): path}
+    for field, file, digest in records_of(result, path):
+        shared = field in ("records.before_file", "records.retain_file")
+        kind = "journal" if field == "journal.file" else "records"
+        name = f"{digest[:16] if shared and digest else result.run_id}.{kind}.jsonl.gz"
+        if file.name != name:
+            raise ResultError(f'{field}: "{file.name}" should be called {name}')
+        found[str((top.parent if shared else top) / name)] = file
+    return found
 
 
 def result_files(
@@ -236,5 +257,6 @@ __all__ = [
     "read_result",
     "records_of",
     "result_files",
+    "tree_files",
     "write_atomically",
 ]

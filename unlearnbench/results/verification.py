@@ -44,6 +44,7 @@ def verify(path: Path) -> list[str]:
         faults += _unsupported(result)
         if not torn:
             faults += _recompute(result, records)
+    faults += _text_faults(result, records)
     if result.journal is not None and "journal.file" in records:
         faults += _journal_faults(result.journal, records["journal.file"].records)
     return [plain_line(fault) for fault in faults]
@@ -194,6 +195,33 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
         if found != expected:
             faults.append(f"records.file: {found} items of {split}, and the task has {expected}")
     return faults
+
+
+#: Characters that a name has at most: longer ones, and names with spaces, may be text.
+_NAME_LENGTH = 200
+
+
+def _text_faults(result: Result, loaded: Mapping[str, _Table]) -> list[str]:
+    """The files that hold text, where the task is one of those whose text must not get about."""
+    try:
+        task, _ = _plugins(result)
+    except ResultError:
+        return []  # nobody can tell, and nobody can recompute it either
+    if task.text_in_records:
+        return []
+    return [
+        f"{field}: item {number} holds text, and no record of {task.name} may"
+        for field, table in loaded.items()
+        if (number := next((n for n, r in enumerate(table.records, 1) if _holds_text(r)), 0))
+    ]
+
+
+def _holds_text(record: Record) -> bool:
+    """A generation, or a sentence where a name should be."""
+    names = (record.id, record.split, record.cluster, *record.scores)
+    return record.generation is not None or any(
+        len(name) > _NAME_LENGTH or any(map(str.isspace, name)) for name in names
+    )
 
 
 def _journal_faults(stated: JournalBlock, journal: Sequence[Record]) -> list[str]:
