@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from unlearnbench_leaderboard.reading import RECOMPUTE, RESULTS, STRICT, WORKERS, read
+from unlearnbench_leaderboard.review_command import review_command
 
 _REPORTED = click.option(
     "--reported",
@@ -27,6 +28,9 @@ def leaderboard() -> None:
     Example:
       unlearnbench leaderboard build results --out leaderboard
     """
+
+
+leaderboard.add_command(review_command)
 
 
 @leaderboard.command("build")

@@ -54,6 +54,8 @@ class Reading:
     entries: tuple[Entry, ...]
     #: One line for every file that had to be left out.
     faults: tuple[str, ...]
+    #: Result files that were found, sound or not.
+    files: int
 
 
 def by_recomputing(
@@ -85,6 +87,24 @@ def unverified(read: Sequence[tuple[Path, Result]]) -> list[str | Fault]:
 def read_entries(
     locations: Sequence[Path], out: Path | None = None, tiers_of: TiersOf | None = None
 ) -> Reading:
+    """The results below files and folders, as `look_through` finds them.
+
+    Raises:
+        UserError: there is no result at all.
+    """
+    reading = look_through(locations, out, tiers_of)
+    if not reading.entries:
+        where = ", ".join(f'"{clean(str(location))}"' for location in locations)
+        number = reading.files
+        found = f"none of the {number} result files" if number else "no result file"
+        ending = f" can be read; the first: {reading.faults[0]}" if number else " (*.json) is there"
+        raise UserError(f"{found} in {where}{ending}. `unlearnbench run` writes them.")
+    return reading
+
+
+def look_through(
+    locations: Sequence[Path], out: Path | None = None, tiers_of: TiersOf | None = None
+) -> Reading:
     """The results below files and folders, each once, in an order that depends on names alone.
 
     A file that cannot be read, repeats the run of another, or has numbers that do not follow from
@@ -94,9 +114,6 @@ def read_entries(
         locations: files and folders.
         out: the folder of the page that will link to the files.
         tiers_of: how far each result can be trusted; by recomputing them here unless given.
-
-    Raises:
-        UserError: there is no result at all.
     """
     faults: list[str] = []
     files = list(_files(locations, faults))
@@ -117,12 +134,7 @@ def read_entries(
             faults.append(f"{source}: the same run as {clean(other)} ({result.run_id}){why}")
         else:
             entries.append(Entry(result, source, _link(path, out), tier, path))
-    if not entries:
-        where = ", ".join(f'"{clean(str(location))}"' for location in locations)
-        found = f"none of the {len(files)} result files" if files else "no result file"
-        ending = f" can be read; the first: {faults[0]}" if files else " (*.json) is there"
-        raise UserError(f"{found} in {where}{ending}. `unlearnbench run` writes them.")
-    return Reading(tuple(entries), tuple(faults))
+    return Reading(tuple(entries), tuple(faults), len(files))
 
 
 def _one_file_a_run(

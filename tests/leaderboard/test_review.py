@@ -1,0 +1,277 @@
+"""`unlearnbench leaderboard review`: a stranger's results folder is data, and may be hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.leaderboard import sent
+from unlearnbench.cli import cli
+from unlearnbench_leaderboard import review as room
+from unlearnbench_leaderboard.review import safe
+from unlearnbench_leaderboard.review_command import _say
+
+#: How a runner finds a command in a line of a log (actions/runner, ActionCommand.cs): `::` at its
+#: beginning, spaces aside, or `##[` anywhere.
+RUNNERS_COMMAND = re.compile(r"^\s*::|##\[", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def _base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "results"
+    sent.result(folder, 0)
+    return folder
+
+
+@pytest.fixture
+def base(_base: Path) -> Path:
+    return _base
+
+
+@pytest.fixture
+def pull(base: Path, tmp_path: Path) -> Path:
+    """The results folder of a pull request that adds two seeds of a method."""
+    folder = tmp_path / "pr" / "leaderboard" / "results"
+    shutil.copytree(base, folder)
+    for seed in (0, 1):
+        sent.result(folder, seed, method="npo")
+    return folder
+
+
+def review(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["leaderboard", "review", *map(str, arguments)])
+
+
+def faults(done: Result) -> list[str]:
+    return [line for line in done.output.splitlines() if line.startswith("fault: ")]
+
+
+def test_an_honest_pull_request_shows_its_rows_and_no_others(
+    base: Path, pull: Path, tmp_path: Path
+):
+    summary, page = tmp_path / "summary.md", tmp_path / "page"
+    summary.write_text("what an earlier step wrote\n")
+    done = review(pull, "--base", base, "--summary", summary, "--out", page)
+    assert done.exit_code == 0, done.output
+    assert "3 results; 4 files new, 0 changed, 0 removed; 0 faults." in done.output
+    text = summary.read_text()
+    assert text.startswith("what an earlier step wrote\n")
+    assert "| npo | " in text
+    assert "2 of 2 | listed: 2 finished seeds, 3 needed |" in text
+    assert "grad-diff" not in text
+    assert sorted(p.name for p in page.iterdir()) == [
+        "LEADERBOARD.md",
+        "index.html",
+        "leaderboard.csv",
+        "leaderboard.json",
+    ]
+    rows = json.loads((page / "leaderboard.json").read_text())["tables"][0]["rows"]
+    assert {"grad-diff", "npo"} <= {row["method"] for row in rows}
+
+
+def test_without_a_base_everything_is_new(pull: Path):
+    assert "8 files new" in review(pull).output
+
+
+def test_a_changed_and_a_removed_file_are_pointed_out(base: Path, pull: Path, tmp_path: Path):
+    own = pull / sent.HOME / f"{sent.run_id(0)}.json"
+    own.write_bytes(own.read_bytes() + b"\n")
+    done = review(pull, "--base", base)
+    assert done.exit_code == 0
+    assert f"changed: {sent.HOME}/{sent.run_id(0)}.json" in done.output
+    shutil.rmtree(pull / sent.HOME)
+    done = review(pull, "--base", base, "--summary", tmp_path / "s.md")
+    assert done.exit_code == 0, done.output
+    assert f"removed: {sent.HOME}/{sent.run_id(0)}.json" in done.output
+    assert f"* `{sent.HOME}/{sent.run_id(0)}.json`" in (tmp_path / "s.md").read_text()
+
+
+# --- a pull request that means harm ---------------------------------------------------------------
+
+
+def link_to_a_secret(pull: Path) -> None:
+    secret = pull.parents[1] / "secret.json"
+    secret.write_text("s3cret")
+    (pull / sent.HOME / "0000000000000007.json").symlink_to(secret)
+
+
+def linked_folder(pull: Path) -> None:
+    (pull / "other").symlink_to("/etc")
+
+
+def code_beside_the_results(pull: Path) -> None:
+    (pull / sent.HOME / "conftest.py").write_text("open('/tmp/owned', 'w')")
+
+
+def too_deep(pull: Path) -> None:
+    (pull / "a/b/c/d/e").mkdir(parents=True)
+    (pull / "a/b/c/d/e/x.json").write_text("{}")
+
+
+def hidden(pull: Path) -> None:
+    (pull / sent.HOME / ".gitattributes").write_text("*.json filter=run")
+
+
+def shell_in_a_name(pull: Path) -> None:
+    (pull / sent.HOME / "$(touch owned);`id`.json").write_text("{}")
+
+
+def command_in_a_name(pull: Path) -> None:
+    (pull / "::set-output name=x::y.json").write_text("{}")
+
+
+def line_break_in_a_name(pull: Path) -> None:
+    (pull / "x\n::add-mask::y\n.json").write_text("{}")
+
+
+def pipe(pull: Path) -> None:
+    os.mkfifo(pull / "0000000000000007.json")
+
+
+def huge(pull: Path) -> None:
+    with (pull / sent.HOME / "0000000000000007.records.jsonl.gz").open("wb") as stream:
+        stream.truncate(room.MAX_FILE_BYTES + 1)  # takes no room on the disk
+
+
+def named_by_nobody(pull: Path) -> None:
+    (pull / sent.HOME / "0000000000000007.records.jsonl.gz").write_bytes(b"x")
+
+
+def elsewhere(pull: Path) -> None:
+    name = f"{sent.run_id(0)}.json"
+    target = pull / "nano-forget10" / "tiny" / "grad-diff"
+    shutil.move(pull / sent.HOME, target)
+    assert (target / name).is_file()
+
+
+def invented_number(pull: Path) -> None:
+    path = pull / "tofu-forget10/tiny/npo" / f"{sent.run_id(256)}.json"
+    sent.change(path, lambda d: d["metrics"][0].update(value=0.99))
+
+
+def records_outside(pull: Path) -> None:
+    path = pull / "tofu-forget10/tiny/npo" / f"{sent.run_id(256)}.json"
+    sent.change(path, lambda d: d["records"].update(file=".."))
+
+
+def local_method(pull: Path) -> None:
+    path = pull / "tofu-forget10/tiny/npo" / f"{sent.run_id(256)}.json"
+    sent.change(path, lambda d: d["method"].update(distribution="local file"))
+
+
+def of_a_task_that_nobody_knows(pull: Path) -> None:
+    path = sent.result(pull, 4, method="npo")
+    sent.change(path, lambda d: d["task"].update(name="::error::x"))
+
+
+HARM = {
+    link_to_a_secret: "0000000000000007.json is a link",
+    linked_folder: "other is a link",
+    code_beside_the_results: "conftest.py is no result, and no result names it",
+    too_deep: "a/b/c/d is neither a file nor a folder of results",
+    hidden: ".gitattributes has a name that no result has",
+    shell_in_a_name: "??touch?owned???id?.json has a name that no result has",
+    command_in_a_name: "??set-output?name?x??y.json has a name that no result has",
+    line_break_in_a_name: "x???add-mask??y?.json has a name that no result has",
+    pipe: "0000000000000007.json is neither a file nor a folder of results",
+    huge: "0000000000000007.records.jsonl.gz is larger than 64 MiB",
+    named_by_nobody: "0000000000000007.records.jsonl.gz is no result, and no result names it",
+    elsewhere: f"it should lie at {sent.HOME}/{sent.run_id(0)}.json",
+    invented_number: "0.99, and the records give",
+    records_outside: 'records.file: ".." should be called',
+    local_method: "its method is a local file",
+    of_a_task_that_nobody_knows: "it should lie at",
+}
+
+
+@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+def test_harm_is_told_in_a_line_and_nothing_of_it_works(
+    harm: Callable[[Path], None], base: Path, pull: Path, tmp_path: Path
+):
+    harm(pull)
+    outside = {p for p in tmp_path.rglob("*") if pull not in p.parents}
+    done = review(pull, "--base", base, "--summary", tmp_path / "s.md", "--out", tmp_path / "page")
+    assert done.exit_code == 1, done.output
+    (told,) = faults(done)
+    assert HARM[harm] in told
+    text = (tmp_path / "s.md").read_text()
+    assert "It cannot be merged as it is" in text
+    assert "s3cret" not in done.output + text
+    assert not RUNNERS_COMMAND.search(done.output)
+    made = {p for p in tmp_path.rglob("*") if pull not in p.parents} - outside
+    assert {p.relative_to(tmp_path).parts[0] for p in made} <= {"s.md", "page"}
+
+
+def test_the_folder_itself_may_not_be_a_link(base: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("pr").mkdir()
+    Path("pr/leaderboard").symlink_to(base.parent)
+    done = review("pr/leaderboard/results", "--base", base)
+    assert done.exit_code == 1
+    assert faults(done) == ["fault: folder pr/leaderboard is a link"]
+
+
+def test_a_missing_folder_is_a_fault(tmp_path: Path):
+    assert faults(review(tmp_path / "none"))[0].endswith("none does not exist")
+
+
+@pytest.mark.parametrize("bound, value", [("MAX_FILES", 7), ("MAX_BYTES", 1000)])
+def test_a_flood_is_refused_before_it_is_read(
+    pull: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
+):
+    monkeypatch.setattr(room, bound, value)
+    monkeypatch.setattr(room, "look_through", None)  # would raise
+    (told,) = faults(review(pull))
+    assert told.startswith("fault: folder has more than")
+
+
+def test_text_of_a_result_does_nothing_in_the_log_or_the_summary(
+    base: Path, pull: Path, tmp_path: Path
+):
+    nasty = "::stop-commands::x <script>alert(1)</script> [a](http://b) ##[group]"
+    folder = pull / "tofu-forget10" / "tiny" / "npo"
+    for seed in (0, 1):
+        path = folder / f"{sent.run_id(256 + seed)}.json"
+        sent.change(path, lambda d: d["method"].update(target=nasty, config={"target": nasty}))
+    done = review(pull, "--base", base, "--summary", tmp_path / "s.md")
+    assert done.exit_code == 0, done.output
+    assert "stop-commands" in done.output
+    assert not RUNNERS_COMMAND.search(done.output)
+    text = (tmp_path / "s.md").read_text()
+    assert "stop-commands" in text
+    assert "<script>" not in text
+    assert "](http://" not in text
+
+
+def test_a_summary_stays_smaller_than_what_is_shown(
+    pull: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(room, "MAX_SUMMARY", 400)
+    review(pull, "--summary", tmp_path / "s.md")
+    text = (tmp_path / "s.md").read_text()
+    assert len(text.encode()) <= 400
+    assert "too many for a summary" in text
+
+
+@given(st.text())
+def test_no_log_line_is_a_command(text: str):
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        _say(text.encode(errors="replace").decode())
+    assert not RUNNERS_COMMAND.search(out.getvalue())
+
+
+@given(st.text())
+def test_a_safe_name_is_nothing_to_a_shell_a_log_or_a_page(name: str):
+    assert re.fullmatch(r"[A-Za-z0-9._/?-]{0,300}", safe(name))
