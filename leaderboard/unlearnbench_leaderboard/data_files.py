@@ -1,4 +1,4 @@
-"""`leaderboard.json` and `leaderboard.csv`: the tables for machines."""
+"""`leaderboard.json`, `.csv` and `.jsonl`: the tables for machines."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def json_bytes(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) ->
 
 def csv_bytes(tables: Sequence[Table]) -> bytes:
     """One record for each row of each table."""
-    pooled = [m for t in tables for line in t.lines() for m in line.row.metrics]
-    metrics = sorted({(m.name, m.split) for m in pooled if m.headline is None})
-    records = [_record(t, line, status, metrics) for t in tables for line, status in _statuses(t)]
+    records = _records(tables)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, [_cell(name) for name in records[0]], lineterminator="\n")
     writer.writeheader()
@@ -75,7 +73,20 @@ def reported_csv_bytes(reported: Sequence[ReportedSet]) -> bytes:
     return stream.getvalue().encode()
 
 
-# --- CSV ------------------------------------------------------------------------------------------
+def jsonl_bytes(tables: Sequence[Table]) -> bytes:
+    """The records of the CSV, an object a line: numbers are numbers, and what is missing is null.
+
+    A reader of CSV has to guess: a fingerprint may look like a number, and a method called `null`
+    like nothing.
+    """
+    lines = [
+        json.dumps({k: _typed(k, v) for k, v in record.items()}, ensure_ascii=False)
+        for record in _records(tables)
+    ]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+# --- CSV and JSON Lines ---------------------------------------------------------------------------
 
 
 def _statuses(table: Table) -> list[tuple[Line, str]]:
@@ -84,6 +95,25 @@ def _statuses(table: Table) -> list[tuple[Line, str]]:
         found += [(line, "ranked") for line in tag.ranked]
         found += [(line, "unranked") for line in tag.unranked]
     return found + [(line, "unfinished") for line in table.unfinished]
+
+
+#: The columns that are text; every other one is a number.
+_TEXTS = {
+    *("task", "split", "model", "fingerprint", "status", "guarantee", "label", "method", "target"),
+    *("config", "version", "distribution", "tier", "flags", "notes"),
+}
+
+
+def _records(tables: Sequence[Table]) -> list[dict[str, str]]:
+    pooled = [m for t in tables for line in t.lines() for m in line.row.metrics]
+    metrics = sorted({(m.name, m.split) for m in pooled if m.headline is None})
+    return [_record(t, line, status, metrics) for t in tables for line, status in _statuses(t)]
+
+
+def _typed(name: str, value: str) -> str | float | None:
+    if name in _TEXTS:
+        return clean(value)
+    return float(value) if value else None
 
 
 def _record(

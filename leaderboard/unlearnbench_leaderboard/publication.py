@@ -1,0 +1,164 @@
+"""What is published: a page that links to the results, and the results that it was made from.
+
+On a hub these are two repositories, a static Space and a data set; elsewhere one folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from unlearnbench.errors import UserError
+from unlearnbench.results import write_atomically
+from unlearnbench_leaderboard import data_files
+from unlearnbench_leaderboard.board import tables_of
+from unlearnbench_leaderboard.build import files_of
+from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.submission import files_of_entries
+
+#: The table as data. A place that has it is a leaderboard's.
+TABLE = "leaderboard.csv"
+#: The same as JSON Lines, for datasets.load_dataset.
+ROWS = "leaderboard.jsonl"
+#: The folder of the result files: ours alone, whatever else lies beside it.
+RESULTS = "results/"
+
+Content = bytes | Path
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One repository of a hub and what is to lie in it."""
+
+    name: str
+    kind: Literal["dataset", "space"]
+    files: Mapping[str, Content]
+    #: Every other file below this folder is to go; "" where none is.
+    owned: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def dataset(name: str, entries: Sequence[Entry]) -> Repository:
+    """The data set: the table, and every result with its records."""
+    tables = tables_of(entries)
+    rows = {TABLE: data_files.csv_bytes(tables), ROWS: data_files.jsonl_bytes(tables)}
+    card = _DATASET_CARD.format(name=name, table=TABLE, rows=ROWS).encode()
+    return Repository(name, "dataset", {"README.md": card, **rows, **_results(entries)}, RESULTS)
+
+
+def space(name: str, entries: Sequence[Entry], data: str, url: str) -> Repository:
+    """The static Space: the page and the tables.
+
+    Args:
+        name: of the Space.
+        entries: the results.
+        data: name of the data set.
+        url: of the data set's files at one commit, so that a link means the same for ever.
+    """
+    card = _SPACE_CARD.format(data=data).encode()
+    return Repository(name, "space", {"README.md": card, **_tables(entries, f"{url}/")})
+
+
+def folder(entries: Sequence[Entry]) -> dict[str, Content]:
+    """What a static host serves: the page, the tables, and the results that it links to."""
+    return {**_tables(entries, ""), **_results(entries)}
+
+
+def write_folder(files: Mapping[str, Content], out: Path) -> None:
+    """Writes a folder for a static host.
+
+    Raises:
+        UserError: it holds something else, which a new page would overwrite or stand beside.
+    """
+    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    if there and TABLE not in there:
+        raise UserError(f'"{out}" holds other files, such as {min(there)}: choose an empty folder.')
+    if stale := sorted(p for p in there - files.keys() if p.startswith(RESULTS)):
+        raise UserError(
+            f'"{out}" holds {len(stale)} files of other results, such as {stale[0]}: remove '
+            f'"{out / RESULTS}" first.'
+        )
+    for place, content in files.items():
+        write_atomically(out / place, read(content))
+
+
+def read(content: Content) -> bytes:
+    """The bytes of a file that is published."""
+    return content.read_bytes() if isinstance(content, Path) else content
+
+
+def size(content: Content) -> int:
+    """Their number."""
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def _results(entries: Sequence[Entry]) -> dict[str, Content]:
+    return {f"{RESULTS}{place}": path for place, path in files_of_entries(entries).items()}
+
+
+def _tables(entries: Sequence[Entry], before: str) -> dict[str, bytes]:
+    """The leaderboard's files; `before` stands before the place of a result in each link."""
+    placed = []
+    for entry in entries:
+        result = entry.result
+        place = f"{RESULTS}{result.relative_folder}/{result.run_id}.json"
+        placed.append(replace(entry, source=place, href=f"{before}{place}"))
+    return files_of(tables_of(placed))
+
+
+_SPACE_CARD = """---
+title: UnlearnBench leaderboard
+emoji: 🧽
+colorFrom: blue
+colorTo: green
+sdk: static
+app_file: index.html
+pinned: false
+license: mit
+datasets:
+- {data}
+tags:
+- leaderboard
+- unlearnbench
+- machine-unlearning
+---
+
+# UnlearnBench leaderboard
+
+Unlearning methods and model editors on the same tasks, metrics and tables. The page is made by
+`unlearnbench leaderboard publish` from the result files in
+[{data}](https://huggingface.co/datasets/{data}), and from nothing else; each row links to them.
+"""
+
+_DATASET_CARD = """---
+pretty_name: UnlearnBench results
+license: mit
+tags:
+- unlearnbench
+- machine-unlearning
+configs:
+- config_name: leaderboard
+  default: true
+  data_files:
+  - split: rows
+    path: {rows}
+---
+
+# UnlearnBench results
+
+`{rows}` has one object for each row of the leaderboard, `{table}` the same as a table:
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("{name}", split="rows")
+```
+
+`results/` holds the result files with the per-item records that their numbers follow from, in the
+layout TASK-SPLIT/MODEL/METHOD. `unlearnbench validate results` computes every number again.
+"""

@@ -1,0 +1,185 @@
+"""`unlearnbench leaderboard publish`: the page and the results, where others can see them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from unlearnbench_leaderboard.entries import Entry
+    from unlearnbench_leaderboard.publication import Content, Repository
+
+#: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+
+@click.command("publish")
+@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--to", "target", required=True, metavar="hub:ORG/NAME|folder:DIR", help="Where.")
+@click.option("--private", is_flag=True, help="Make new repositories private.")
+@click.option("--dry-run", is_flag=True, help="Show what would be sent; needs no token.")
+@click.option(
+    "--token-from",
+    metavar="VARIABLE",
+    help="Environment variable with the token; default: HF_TOKEN, or what `hf auth login` kept.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=120,
+    show_default=True,
+    help="Seconds to wait for each answer of the hub.",
+)
+def publish_command(
+    results: tuple[Path, ...],
+    target: str,
+    private: bool,
+    dry_run: bool,
+    token_from: str | None,
+    timeout: float,
+) -> None:
+    """Publish the page and the results that it is made from.
+
+    To a hub: the static Space ORG/NAME has the page, the data set ORG/NAME-results the table (for
+    datasets.load_dataset) and every result with its records. Each is one commit; what is there
+    already is not sent again, and nothing of others is removed. To a folder: what any static host
+    serves. A result that is broken or does not follow from its records stops it.
+
+    \b
+    Examples:
+      unlearnbench leaderboard publish results --to hub:ORG/leaderboard --dry-run
+      unlearnbench leaderboard publish results --to folder:site
+    """
+    from unlearnbench.errors import UserError
+
+    place, _, name = target.partition(":")
+    if place not in ("hub", "folder") or not name:
+        raise UserError(f'--to "{target}": write hub:ORG/NAME or folder:DIR.')
+    if place == "folder":
+        _to_folder(_entries(results), Path(name), dry_run)
+        return
+    from unlearnbench_leaderboard.hub import check_name
+
+    check_name(name)
+    check_name(f"{name}-results")
+    if dry_run:
+        _show(_entries(results), name)
+        return
+    token = _token(token_from)
+    _to_hub(_entries(results), name, private, token, timeout)
+
+
+def _to_folder(entries: Sequence[Entry], out: Path, dry_run: bool) -> None:
+    from unlearnbench_leaderboard.publication import folder, write_folder
+
+    files = folder(entries)
+    if dry_run:
+        _list(files)
+    else:
+        write_folder(files, out)
+    click.echo(f"{out}: {_sum(files)}{'; nothing was written' if dry_run else ''}")
+
+
+def _show(entries: Sequence[Entry], name: str) -> None:
+    """What `--dry-run` shows of the two repositories."""
+    from unlearnbench_leaderboard.publication import dataset
+
+    data = dataset(f"{name}-results", entries)
+    for repository in (data, _space(name, entries, data, "0" * 40)):
+        click.echo(f"{repository.title}: {_sum(repository.files)}")
+        _list(repository.files)
+    click.echo(
+        "Nothing was sent, and the hub was not asked: files that it has already will not be sent "
+        "again."
+    )
+
+
+def _to_hub(entries: Sequence[Entry], name: str, private: bool, token: str, timeout: float) -> None:
+    """The data set first: the page links to its commit, and never to what is not there yet."""
+    from unlearnbench_leaderboard.hub import connect, send
+    from unlearnbench_leaderboard.publication import dataset
+
+    hub = connect(token, timeout)
+    done: list[str] = []
+
+    def sent(repository: Repository) -> str:
+        click.echo(f"{repository.title}: comparing {_sum(repository.files)}")
+        found = send(hub, repository, private)
+        what = f"{found.sent} files sent, {found.removed} removed, {found.unchanged} unchanged"
+        click.echo(f"{repository.title}: {what}")
+        click.echo(f"  {hub.endpoint}/{repository.kind}s/{repository.name}")
+        done.append(repository.title)
+        return found.commit
+
+    try:
+        data = dataset(f"{name}-results", entries)
+        sent(_space(name, entries, data, sent(data), hub.endpoint))
+    except KeyboardInterrupt:
+        have = f"{done[0]} is complete, and " if done else ""
+        click.echo(
+            f"Interrupted: {have}what was not finished is as it was before. The same command goes "
+            "on from there."
+        )
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _space(
+    name: str,
+    entries: Sequence[Entry],
+    data: Repository,
+    commit: str,
+    endpoint: str = "https://huggingface.co",
+) -> Repository:
+    from unlearnbench_leaderboard.publication import space
+
+    url = f"{endpoint}/datasets/{data.name}/blob/{commit}"
+    return space(name, entries, data.name, url)
+
+
+def _entries(results: tuple[Path, ...]) -> Sequence[Entry]:
+    """The results, each recomputed; what others are shown has no gap that nobody was told of."""
+    from unlearnbench.errors import UserError
+    from unlearnbench_leaderboard.entries import read_entries
+    from unlearnbench_leaderboard.submission import recompute
+
+    reading = read_entries(results, tier_of=recompute)
+    for fault in reading.faults:
+        click.echo(f"refused: {fault}", err=True)
+    if number := len(reading.faults):
+        files = "1 file is" if number == 1 else f"{number} files are"
+        raise UserError(f"{files} refused (above): mend or remove. Nothing was published.")
+    return reading.entries
+
+
+def _token(variable: str | None) -> str:
+    from huggingface_hub import get_token
+
+    from unlearnbench.errors import UserError
+
+    token = os.environ.get(variable, "").strip() if variable else get_token()
+    if not token:
+        where = f"the environment variable {variable} is empty" if variable else "there is no token"
+        raise UserError(
+            f"{where}. Log in with `hf auth login`, or give one with write access in an "
+            "environment variable: --token-from HF_TOKEN."
+        )
+    return token
+
+
+def _list(files: Mapping[str, Content]) -> None:
+    from unlearnbench_leaderboard import formats
+    from unlearnbench_leaderboard.publication import size
+
+    for place, content in files.items():
+        click.echo(f"  {formats.size(size(content)):>9}  {place}")
+
+
+def _sum(files: Mapping[str, Content]) -> str:
+    from unlearnbench_leaderboard import formats
+    from unlearnbench_leaderboard.publication import size
+
+    return f"{len(files)} files, {formats.size(sum(map(size, files.values())))}"
