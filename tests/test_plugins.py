@@ -609,7 +609,7 @@ def test_a_dry_run_plans_with_an_installed_plugin(run: Run):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "example-shrink · example-capitals:south · example-model · seed 0",
-        "1 jobs; nothing was run.",
+        "1 job; nothing was run.",
     ]
     wrong = run("run", "--suite", "example-suite", "--set", "example-shrink.factor=2", "--dry-run")
     assert wrong.returncode == 1

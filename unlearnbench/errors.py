@@ -59,6 +59,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f'no {kind} is called "{name}". {hint}'
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def wrong_value(where: str, fault: Mapping[str, Any]) -> str:
     """The sentence about a value that pydantic refused; `fault` is one of its `errors()`."""
     # What a validator of ours raised, pydantic puts behind words of its own.

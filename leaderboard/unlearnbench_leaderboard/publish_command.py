@@ -100,6 +100,7 @@ def _show(entries: Sequence[Entry], name: str) -> None:
 
 def _to_hub(entries: Sequence[Entry], name: str, private: bool, token: str, timeout: float) -> None:
     """The data set first: the page links to its commit, and never to what is not there yet."""
+    from unlearnbench.errors import counted
     from unlearnbench_leaderboard.hub import connect, send
     from unlearnbench_leaderboard.publication import dataset
 
@@ -109,8 +110,8 @@ def _to_hub(entries: Sequence[Entry], name: str, private: bool, token: str, time
     def sent(repository: Repository) -> str:
         click.echo(f"{repository.title}: comparing {_sum(repository.files)}")
         found = send(hub, repository, private)
-        what = f"{found.sent} files sent, {found.removed} removed, {found.unchanged} unchanged"
-        click.echo(f"{repository.title}: {what}")
+        rest = f"{found.removed} removed, {found.unchanged} unchanged"
+        click.echo(f"{repository.title}: {counted(found.sent, 'file')} sent, {rest}")
         click.echo(f"  {hub.endpoint}/{repository.kind}s/{repository.name}")
         done.append(repository.title)
         return found.commit
@@ -142,7 +143,7 @@ def _space(
 
 def _entries(results: tuple[Path, ...]) -> Sequence[Entry]:
     """The results, each recomputed; what others are shown has no gap that nobody was told of."""
-    from unlearnbench.errors import UserError
+    from unlearnbench.errors import UserError, counted
     from unlearnbench_leaderboard.entries import read_entries
     from unlearnbench_leaderboard.submission import recompute
 
@@ -150,8 +151,9 @@ def _entries(results: tuple[Path, ...]) -> Sequence[Entry]:
     for fault in reading.faults:
         click.echo(f"refused: {fault}", err=True)
     if number := len(reading.faults):
-        files = "1 file is" if number == 1 else f"{number} files are"
-        raise UserError(f"{files} refused (above): mend or remove. Nothing was published.")
+        raise UserError(
+            f"{counted(number, 'file')} refused (above): mend or remove. Nothing was published."
+        )
     return reading.entries
 
 
@@ -179,7 +181,8 @@ def _list(files: Mapping[str, Content]) -> None:
 
 
 def _sum(files: Mapping[str, Content]) -> str:
+    from unlearnbench.errors import counted
     from unlearnbench_leaderboard import formats
     from unlearnbench_leaderboard.publication import size
 
-    return f"{len(files)} files, {formats.size(sum(map(size, files.values())))}"
+    return f"{counted(len(files), 'file')}, {formats.size(sum(map(size, files.values())))}"

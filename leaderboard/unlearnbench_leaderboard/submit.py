@@ -35,7 +35,7 @@ def submit(results: tuple[Path, ...], out: Path, dry_run: bool) -> None:
     Example:
       unlearnbench submit results --out leaderboard/results
     """
-    from unlearnbench.errors import UserError
+    from unlearnbench.errors import UserError, counted
     from unlearnbench.results import write_atomically
     from unlearnbench_leaderboard.submission import gather
 
@@ -56,7 +56,7 @@ def submit(results: tuple[Path, ...], out: Path, dry_run: bool) -> None:
             write_atomically(out / place, file.read_bytes())
     there = len(gathered.files) - len(new)
     verb = "would be copied" if dry_run else "copied"
-    click.echo(f"{len(new)} files {verb} to {out}, {there} there already.")
+    click.echo(f"{counted(len(new), 'file')} {verb} to {out}, {there} there already.")
     if not dry_run:
         click.echo(_NEXT.format(out=shlex.quote(str(out))))
 
@@ -73,13 +73,12 @@ and open a pull request. CONTRIBUTING.md (Results) says what reviewers check."""
 
 def _stop_at(lines: tuple[str, ...], word: str) -> None:
     """Says why nothing can be submitted, one line each, and ends. Does nothing without lines."""
-    from unlearnbench.errors import UserError
+    from unlearnbench.errors import UserError, counted
 
     for line in lines:
         click.echo(f"{word}: {line}", err=True)
     if lines:
-        count = f"{len(lines)} file is" if len(lines) == 1 else f"{len(lines)} files are"
-        raise UserError(f"{count} {word} (above). Nothing was copied.")
+        raise UserError(f"{counted(len(lines), 'file')} {word} (above). Nothing was copied.")
 
 
 def _compared(files: Mapping[str, Path], out: Path) -> tuple[dict[str, Path], tuple[str, ...]]:

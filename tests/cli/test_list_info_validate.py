@@ -267,7 +267,7 @@ def spoil(path: Path, **changes: Any) -> None:
 
 def test_valid_results_are_counted_and_the_code_is_zero(result_path: Path):
     done = suite("validate", result_path.parents[3])
-    assert (done.exit_code, done.output) == (0, "1 files: 1 valid, 0 with faults.\n")
+    assert (done.exit_code, done.output) == (0, "1 file: 1 valid, 0 with faults.\n")
     assert suite("validate", result_path).exit_code == 0
 
 
@@ -419,6 +419,19 @@ def test_a_log_says_when_something_starts_and_then_now_and_again(
     assert lines[1] == "job: epoch 10/100, about 1:30 left"
     assert len(lines) == 11
     assert lines[-1] == "done"
+
+
+def test_the_first_report_does_not_know_how_long_the_rest_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    now = 5.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    log = progress.LogDisplay()
+    log.update("job", 20, 100, "batch")  # how long the 20 took, nobody said
+    now = 25.0
+    log.update("job", 40, 100, "batch")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["job: batch 20/100", "job: batch 40/100, about 1:00 left"]
 
 
 def test_a_finished_name_may_start_again(capsys: pytest.CaptureFixture[str]):

@@ -47,7 +47,10 @@ def _one_line(result: Result) -> str:
         (["--set", "steps=3"], "is not of the form method.key=value"),
         (["--set", "grad-diff.alpha=-1"], "grad-diff.alpha = -1"),
         (["--suite", "nanno"], 'no suite is called "nanno". Did you mean nano'),
-        (["--plan", "gone.yaml"], "gone.yaml"),
+        (["--plan", "gone.yaml"], 'plan "gone.yaml" does not exist'),
+        (["--seed", "-1"], "seed -1 is none: seeds are whole numbers from 0 to 4294967295"),
+        (["--seed", "4294967296"], "seed 4294967296 is none"),
+        (["--device", "gpu"], 'device "gpu" is not known: auto, cpu, cuda, cuda:1 or mps (the'),
         (["--data-dir", "x"], "called"),
     ],
 )

@@ -171,7 +171,7 @@ def test_what_nobody_could_make_again_is_refused_in_one_line(
     refused, error = done.stderr.splitlines()
     assert refused.startswith(f"refused: {place}: ")
     assert told in refused
-    assert error == "Error: 1 file is refused (above). Nothing was copied."
+    assert error == "Error: 1 file refused (above). Nothing was copied."
     assert not out.exists()
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unlearnbench import UserError
-from unlearnbench.running.plan import plan_jobs, read_plan
+from unlearnbench.running.plan import plan_jobs
+from unlearnbench.running.plan_file import read_plan
 from unlearnbench.running.portable import command_of
 
 
@@ -67,24 +72,66 @@ def test_settings_for_a_method_outside_the_run_are_an_error() -> None:
         plan_jobs(["none"], ["nano"], ["nano"], [0], {"rome": {"steps": 2}})
 
 
+#: The three lines that a plan needs.
+WHOLE = "methods: [none]\ntasks: [nano]\nmodels: [nano]\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("methods: [none\n", "is not YAML"),
-        ("methods: [none]\ntasks: [nano]\n", "models"),
-        ("methods: [none]\ntasks: [nano]\nmodels: [nano]\nseeds: [1.5]\n", "seeds.0"),
-        ("methods: [none]\ntasks: [nano]\nmodels: [nano]\nsedes: [1]\n", "sedes"),
-        ("- none\n", "plan"),
-        ("!!python/object/apply:os.system ['true']\n", "is not YAML"),
+        ("methods: [none\n", "line 2 (its end): this is not YAML"),
+        ("methods:\n  - none\n - npo\n", 'line 3 ("- npo"): this is not YAML. Look at the inden'),
+        ("methods: [none]\ntasks: [nano]\n", "has no models: write models: [NAME]"),
+        (f"{WHOLE}seeds: [0, 1.5]\n", "entry 2 of seeds: 1.5 is no whole number"),
+        (f"{WHOLE}seeds: 0\n", "seeds: 0 is no list. Write seeds: [0]."),
+        (f"{WHOLE}sedes: [1]\n", 'no key of a plan is called "sedes". Did you mean seeds'),
+        ("methods: [none]\ntask: [nano]\n", 'is called "task". Did you mean tasks?'),
+        ("methods: none\n", "methods: none is no list. Write methods: [none]."),
+        ("methods: {rome: {target: idk}}\n", "methods: {rome: {target: idk}} is no list."),
+        ("methods:\n- rome:\n  target: idk\n", "of methods: {rome: null, target: idk} has 2 names"),
+        ("methods:\n- rome: idk\n", "entry 1 of methods: {rome: idk} is neither a name nor a name"),
+        ("- none\n", "is no plan: write one line each"),
+        ("", "is no plan: write one line each"),
+        ("!!python/object/apply:os.system ['true']\n", "a plan holds plain values"),
+        (f"{WHOLE}tuning: [{{rule: x}}]\n", "tuning.0."),
     ],
 )
-def test_a_wrong_plan_file_names_the_field(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_plan_file_is_one_plain_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:
         read_plan(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["methods", "tasks", "seeds", "rome"]), inner)
+        ),
+        max_leaves=8,
+    )
+)
+def test_whatever_a_plan_holds_it_is_read_or_refused_in_one_line(document: object) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plan.yaml")
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        told = ""
+        try:
+            read_plan(path)
+        except UserError as error:
+            told = str(error)
+    assert "\n" not in told
+
+
+def test_an_option_of_a_model_that_there_is_not_is_told_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r'no option of model nano is called "dtyp"\. Did you mean'):
+        plan_jobs(["none"], ["nano"], [{"nano": {"dtyp": "float32"}}], [0])
+    with pytest.raises(UserError, match=r"model nano, dtype = 'half': Input should be"):
+        plan_jobs(["none"], ["nano"], [{"nano": {"dtype": "half"}}], [0])
 
 
 def test_a_missing_plan_file_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from unlearnbench.results.store import load_result
 from unlearnbench.results.verification import verify
 from unlearnbench.running import Job, plan_jobs, run_jobs
 from unlearnbench.running.job import JobRunner
-from unlearnbench.running.plan import read_plan
+from unlearnbench.running.plan_file import read_plan
 from unlearnbench.running.sweep import (
     RULE,
     Chosen,

@@ -18,7 +18,8 @@ from unlearnbench.method import silent
 from unlearnbench.results import Result, ResultStore
 from unlearnbench.results.verification import verify
 from unlearnbench.running.job import Identity, JobRunner
-from unlearnbench.running.plan import Job, plan_jobs, read_plan
+from unlearnbench.running.plan import Job, plan_jobs
+from unlearnbench.running.plan_file import read_plan
 from unlearnbench.running.portable import command_of
 from unlearnbench.running.sweep import searches
 

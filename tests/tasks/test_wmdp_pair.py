@@ -11,7 +11,8 @@ import pytest
 import unlearnbench
 from unlearnbench import Record, load_model, plugins
 from unlearnbench.results.verification import verify
-from unlearnbench.running.plan import plan_jobs, read_plan
+from unlearnbench.running.plan import plan_jobs
+from unlearnbench.running.plan_file import read_plan
 from unlearnbench_methods.training.method import TrainedMethod
 from unlearnbench_tasks.nano.subjects import RESTRICTED
 from unlearnbench_tasks.nano.wmdp import NANO_WMDP, SUITE, NanoWmdp

@@ -89,6 +89,8 @@ def main() -> None:
     """The console script."""
     # Progress is ours to show; the libraries' own bars would tear it.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # The hub's client warns of every attempt; what comes of the last one is told in one line.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -8,12 +8,17 @@ from typing import Any
 
 import click
 
+from unlearnbench.cli.completion import names_of
+
+#: What there is something to show of.
+KINDS = ("method", "task", "model", "utility", "suite")
+
 
 @click.command("info")
-@click.argument("name")
+@click.argument("name", shell_complete=names_of(*KINDS))
 @click.option(
     "--kind",
-    type=click.Choice(["method", "task", "model", "utility", "suite"]),
+    type=click.Choice(KINDS),
     help="Where a name is both.",
 )
 def command(name: str, kind: str | None) -> None:
@@ -41,7 +46,7 @@ def command(name: str, kind: str | None) -> None:
         _say("from", f"{name} (a local file, no plugin)")
         _describe_class(own)
         return
-    kinds = [kind] if kind else ["method", "task", "model", "utility", "suite"]
+    kinds = [kind] if kind else list(KINDS)
     found = [p for k in kinds for p in plugins.plugins(k) if p.name == name]
     if not found:
         known = {p.name for k in kinds for p in plugins.plugins(k)}

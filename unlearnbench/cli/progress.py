@@ -32,20 +32,22 @@ class LogDisplay:
     def __init__(self, err: bool = False) -> None:
         self._err = err
         self._stages: dict[str, str] = {}
-        self._started: dict[str, float] = {}
+        #: When a stage was first heard of, and how much of it was done by then.
+        self._started: dict[str, tuple[float, int]] = {}
         self._last: dict[str, float] = {}
 
     def update(self, name: str, done: int, total: int, note: str = "") -> None:
         now, stage = time.monotonic(), note.split(" ")[0]
         if self._stages.get(name) != stage:  # another stage counts from its own beginning
             self._stages[name] = stage
-            self._started[name] = now
-        started = self._started[name]
+            self._started[name] = now, done
+        started, before = self._started[name]
         if now - self._last.get(name, now - LOG_INTERVAL) < LOG_INTERVAL:
             return
         self._last[name] = now
-        known = done and now > started
-        left = f", about {_clock((now - started) / done * (total - done))} left" if known else ""
+        # The first report says nothing of how fast it goes: nobody knows when its work began.
+        rate = (done - before) / (now - started) if done > before and now > started else 0
+        left = f", about {_clock((total - done) / rate)} left" if rate else ""
         said = f"{name}: {note} {done}/{total}{left}" if note else f"{name}: {done}/{total}{left}"
         click.echo(said, err=self._err)
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from unlearnbench.cli.completion import names_of
+
 
 @click.group("reference")
 def command() -> None:
@@ -21,7 +23,14 @@ def command() -> None:
 
 
 @command.command("train")
-@click.option("--task", "task_spec", required=True, metavar="NAME[:SPLIT]", help="Whose data.")
+@click.option(
+    "--task",
+    "task_spec",
+    required=True,
+    metavar="NAME[:SPLIT]",
+    shell_complete=names_of("task"),
+    help="Whose data.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the pair.")
 @click.option("--size", default="5m", show_default=True, help="1m, 5m or 25m parameters.")
 @click.option("--base", metavar="MODEL", help="Fine-tune this hub id or folder instead.")

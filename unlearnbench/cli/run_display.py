@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from unlearnbench.cli.progress import Display, display
-from unlearnbench.errors import UserError
+from unlearnbench.errors import UserError, counted
 from unlearnbench.running import Event, Job, Outcome, run_jobs
 from unlearnbench.running.ranks import refuse_launcher
 
@@ -53,7 +53,7 @@ def run_and_show(
             )
     except KeyboardInterrupt:
         click.echo(
-            f"Interrupted: {seen.done} of {len(jobs)} jobs are done and kept in {out}. "
+            f"Interrupted: {seen.done} of {counted(len(jobs), 'job')} done and kept in {out}. "
             "The same command goes on from there."
         )
         return Shown(INTERRUPTED, None)
@@ -119,4 +119,4 @@ def _summary(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
         word = "done before" if outcome.skipped else outcome.status
         counts[word] = counts.get(word, 0) + 1
     parts = ", ".join(f"{n} {word}" for word, n in counts.items())
-    click.echo(f"{len(outcomes)} jobs in {seconds:.0f} s: {parts}. Results: {out}")
+    click.echo(f"{counted(len(outcomes), 'job')} in {seconds:.0f} s: {parts}. Results: {out}")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from unlearnbench.cli.completion import names_of
+
 if TYPE_CHECKING:
     from unlearnbench.running import Job
-    from unlearnbench.running.plan import TunedMethod
+    from unlearnbench.running.plan_file import TunedMethod
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,13 +24,31 @@ _WHAT = (
         "methods",
         multiple=True,
         metavar="NAME[,NAME]",
+        shell_complete=names_of("method", several=True),
         help="Methods; FILE.py:Class for one that is no plugin yet.",
     ),
-    click.option("--task", "tasks", multiple=True, metavar="NAME[:SPLIT]", help="Tasks."),
     click.option(
-        "--model", "models", multiple=True, metavar="MODEL", help="Name, folder or hub id."
+        "--task",
+        "tasks",
+        multiple=True,
+        metavar="NAME[:SPLIT]",
+        shell_complete=names_of("task", several=True),
+        help="Tasks.",
     ),
-    click.option("--suite", metavar="NAME", help="A registered plan, such as nano."),
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="MODEL",
+        shell_complete=names_of("model", several=True),
+        help="Name, folder or hub id.",
+    ),
+    click.option(
+        "--suite",
+        metavar="NAME",
+        shell_complete=names_of("suite"),
+        help="A registered plan, such as nano.",
+    ),
     click.option("--plan", type=click.Path(path_type=Path), help="A plan as YAML."),
     click.option(
         "--set",
@@ -43,6 +63,7 @@ _WHAT = (
         "utilities",
         multiple=True,
         metavar="UTILITY:TASK[,TASK]",
+        shell_complete=names_of("utility"),
         help="Other benchmarks' tasks to evaluate too: lm-eval:arc_easy,piqa.",
     ),
     click.option(
@@ -157,7 +178,7 @@ def study_of(
     from unlearnbench.cli.specs import parse_settings
     from unlearnbench.errors import UserError
     from unlearnbench.experiment import located
-    from unlearnbench.running.plan import DEFAULT_SEEDS, PlanFile, read_plan
+    from unlearnbench.running.plan_file import DEFAULT_SEEDS, PlanFile, read_plan
 
     if suite and plan:
         raise UserError("give --suite or --plan, not both.")
@@ -206,7 +227,9 @@ def show_jobs(jobs: Sequence[Job]) -> None:
     """What `--dry-run` shows."""
     for job in jobs:
         click.echo(job.title)
-    click.echo(f"{len(jobs)} jobs; nothing was run.")
+    from unlearnbench.errors import counted
+
+    click.echo(f"{counted(len(jobs), 'job')}; nothing was run.")
 
 
 def with_options(spec: Any, /, **options: Any) -> Any:

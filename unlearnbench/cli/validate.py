@@ -29,7 +29,7 @@ def command(paths: tuple[Path, ...], schema: bool, workers: int | None) -> None:
       unlearnbench validate leaderboard/results
     """
     from unlearnbench.cli.progress import counting
-    from unlearnbench.errors import ResultError
+    from unlearnbench.errors import ResultError, counted
     from unlearnbench.results.recomputation import usable_cores, verified
     from unlearnbench.results.store import result_files
 
@@ -47,11 +47,11 @@ def command(paths: tuple[Path, ...], schema: bool, workers: int | None) -> None:
     if not files:
         raise ResultError(f"no result file (*.json) in {', '.join(map(str, paths))}.")
     broken = 0
-    with counting("recomputing") as counted:
-        answers = verified(files, workers=workers or usable_cores(), counted=counted)
+    with counting("recomputing") as told:
+        answers = verified(files, workers=workers or usable_cores(), counted=told)
         for file, faults in zip(files, answers, strict=True):
             broken += bool(faults)
             for fault in faults:
                 click.echo(f"{click.format_filename(file)}: {fault}")
-    click.echo(f"{len(files)} files: {len(files) - broken} valid, {broken} with faults.")
+    click.echo(f"{counted(len(files), 'file')}: {len(files) - broken} valid, {broken} with faults.")
     sys.exit(1 if broken else 0)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from unlearnbench.errors import ModelError, UserError
+from unlearnbench.models.devices import check_device_name
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.language_model import SETTINGS_FILE, LanguageModel
 from unlearnbench.models.location import MALFORMED, check_folder, resolve_entry
@@ -190,14 +191,13 @@ def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> La
 
 
 def _device(name: str) -> torch.device:
+    check_device_name(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise UserError(f'device "{name}" is not known: auto, cpu, cuda, cuda:1 or mps.')
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]

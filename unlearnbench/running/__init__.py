@@ -11,7 +11,8 @@ from unlearnbench.errors import UserError
 from unlearnbench.results.schema import Result, result_folder
 from unlearnbench.results.store import ResultStore, load_result, read_result
 from unlearnbench.running.executor import Event, execute
-from unlearnbench.running.plan import DEFAULT_SEEDS, Job, plan_jobs
+from unlearnbench.running.plan import Job, plan_jobs
+from unlearnbench.running.plan_file import DEFAULT_SEEDS
 from unlearnbench.running.ranks import refuse_launcher
 
 

@@ -147,9 +147,10 @@ class JobRunner:
         if world_size > 1:
             self._place.check(job.model.device)
         task, data = self._task(job)
+        # Before the model, which takes longer to load than a wrong name to be found.
+        utilities = tuple(block for _, block in self._utilities_of(job))
         entry = _entry(job)
         model = self._model_block(job, entry, task)
-        utilities = tuple(block for _, block in self._utilities_of(job))
         flags = ["experiment: a local file, not a plugin"] if is_experiment(job.method) else []
         request = task.request(job.seed)
         distribution, distribution_version = _origin(job.method)

@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from unlearnbench import plugins
-from unlearnbench.errors import UserError
-from unlearnbench.experiment import is_experiment, load_from_file, located, short
+from unlearnbench.errors import UserError, unknown_name, wrong_value
+from unlearnbench.experiment import is_experiment, load_from_file, short
 from unlearnbench.method import Method
 from unlearnbench.models import check_folder, resolve_entry
+from unlearnbench.models.devices import check_device_name
 from unlearnbench.results.schema import TuningBlock
+from unlearnbench.running.plan_file import TunedMethod
 from unlearnbench.task import Task
 from unlearnbench.utility import Utility, split_of
 
-DEFAULT_SEEDS = (0, 1, 2)
+#: What every library takes for a seed (numpy's older generators take no larger one).
+MAX_SEED = 2**32 - 1
 
 
 class ModelSpec(BaseModel):
@@ -83,71 +85,6 @@ class Job(BaseModel):
         return found
 
 
-class TunedMethod(TuningBlock):
-    """A method, the configuration that a sweep chose for it, and how."""
-
-    method: str
-    config: dict[str, Any] = Field(default={})
-
-    def block(self) -> TuningBlock:
-        """As the results of this configuration keep it."""
-        return TuningBlock.model_validate(self.model_dump(exclude={"method", "config"}))
-
-
-class PlanFile(BaseModel):
-    """A study as YAML: `methods`, `tasks`, `models`, `seeds`, and `utilities` where wanted.
-
-    A method is a name, or a name with hyperparameters: `- rome: {target: dummy}`; a file with a
-    class, `- mine.py:Mine`, is looked for from the plan's folder. A task is
-    `NAME` or `NAME:SPLIT`, or a name with options: `- tofu: {split: forget10, data_dir: tofu}`.
-    A model is a name, folder or hub id, or one with options: `- nano: {dtype: bfloat16}`.
-    A utility is `UTILITY:TASK[,TASK]`, or that with options: `- lm-eval:piqa: {limit: 100}`.
-    `tuning` is written by `unlearnbench sweep`: it is recorded in the results of exactly these
-    methods with these configurations, and with no other.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    methods: list[str | dict[str, dict[str, Any] | None]]
-    tasks: list[str | dict[str, dict[str, Any] | None]]
-    models: list[str | dict[str, dict[str, Any] | None]]
-    seeds: list[StrictInt] = list(DEFAULT_SEEDS)
-    utilities: list[str | dict[str, dict[str, Any] | None]] = []
-    tuning: list[TunedMethod] = []
-
-
-def read_plan(path: Path) -> PlanFile:
-    """A plan file.
-
-    Raises:
-        UserError: unreadable, not YAML, or not a plan (the field is named).
-    """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'plan "{path}" cannot be read as UTF-8 text ({error}).') from error
-    except yaml.YAMLError as error:
-        raise UserError(f'plan "{path}" is not YAML: {" ".join(str(error).split())}.') from error
-    try:
-        return _beside(PlanFile.model_validate(document), path.parent)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "the document"
-        raise UserError(
-            f'plan "{path}", {where}: {fault["msg"]}. A plan has methods, tasks, models and seeds.'
-        ) from error
-
-
-def _beside(plan: PlanFile, folder: Path) -> PlanFile:
-    """The plan with the files that it names found from its own folder."""
-    methods = [
-        located(m, folder) if isinstance(m, str) else {located(n, folder): c for n, c in m.items()}
-        for m in plan.methods
-    ]
-    tuning = [t.model_copy(update={"method": located(t.method, folder)}) for t in plan.tuning]
-    return plan.model_copy(update={"methods": methods, "tuning": tuning})
-
-
 def plan_jobs(
     methods: Sequence[str | Mapping[str, Any]],
     tasks: Sequence[str | Mapping[str, Any]],
@@ -182,6 +119,9 @@ def plan_jobs(
     for word, given in (("method", named), ("task", tasks), ("model", models), ("seed", seeds)):
         if not given:
             raise UserError(f"nothing to run: no --{word}, and no --suite or --plan that has one.")
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise UserError(f"seed {seed} is none: seeds are whole numbers from 0 to {MAX_SEED}.")
     built: list[Job] = []
     tuned = {_content(t.method, t.config): t.block() for t in tuning}
     task_options = [_task_options(t, settings) for t in tasks]
@@ -272,6 +212,7 @@ def _content(method: str, config: Mapping[str, Any]) -> str:
 
 def _check_model(spec: ModelSpec) -> None:
     """Raises UserError for a model that cannot be read; hub ids are left to the loading itself."""
+    check_device_name(spec.device)
     for name in filter(None, (spec.name, spec.retain_model)):
         folder = Path(resolve_entry(name).location)
         if folder.is_dir():
@@ -335,9 +276,12 @@ def _utilities(
 
 def _model_spec(spec: str | Mapping[str, Any]) -> ModelSpec:
     name, options = _split_spec(spec)
+    known = ModelSpec.model_fields.keys() - {"name"}
+    if unknown := options.keys() - known:
+        raise UserError(unknown_name(f"option of model {name}", min(unknown), known))
     try:
         return ModelSpec(name=name, **options)
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise UserError(f'model "{name}", {where}: {fault["msg"]}.') from error
+        where = ", ".join([f"model {name}", *map(str, fault["loc"])])
+        raise UserError(wrong_value(where, fault)) from error

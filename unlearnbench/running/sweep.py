@@ -21,14 +21,8 @@ from unlearnbench.errors import UserError
 from unlearnbench.experiment import seen_from
 from unlearnbench.models import resolve_entry
 from unlearnbench.results.schema import Result
-from unlearnbench.running.plan import (
-    DEFAULT_SEEDS,
-    Job,
-    PlanFile,
-    TunedMethod,
-    load_method,
-    setting_name,
-)
+from unlearnbench.running.plan import Job, load_method, setting_name
+from unlearnbench.running.plan_file import DEFAULT_SEEDS, PlanFile, TunedMethod
 from unlearnbench.search import SEQUENCE, Dimension, search_space, trials
 
 #: Of the trials that have both headline scores, the one with the highest harmonic mean of forget
