@@ -234,6 +234,15 @@ def test_a_failed_job_says_what_it_would_have_measured(
     assert [u.name for u in result.utilities] == ["quiz"]
 
 
+def test_an_unknown_task_of_a_utility_is_told_before_the_model_is_loaded(
+    site: Site, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = _jobs(pair, "quiz:nosuch")
+    monkeypatch.setattr("unlearnbench.running.job._load", None)  # to call it would fail otherwise
+    with pytest.raises(UserError, match='no quiz task is called "nosuch"'):
+        _identity(job, tmp_path)
+
+
 # --- as people write it ---------------------------------------------------------------------------
 
 
