@@ -191,7 +191,7 @@ def test_the_installed_suite_plans_its_own_study(clean: Path, tmp_path: Path):
     study = ("run", "--suite", "nano", "--method", "none", "--dry-run")
     planned = run(clean, "unlearnbench", *study, cwd=tmp_path)
     assert (planned.returncode, planned.stderr) == (0, "")
-    assert "jobs; nothing was run" in planned.stdout
+    assert "job; nothing was run" in planned.stdout
     shown = run(clean, "unlearnbench", "info", "nano", cwd=tmp_path)
     assert "suite nano" in shown.stdout
     board = run(clean, "unlearnbench", "leaderboard", "--help", cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,24 @@ def connect(token: str, timeout: float) -> HfApi:
         lambda: client(event_hooks=hooks, follow_redirects=True, timeout=timeout),
     )
     return HfApi(token=token, library_name="unlearnbench")
+
+
+def token_of(variable: str | None) -> str:
+    """The token in an environment variable; None: what huggingface_hub finds (HF_TOKEN, a login).
+
+    Raises:
+        UserError: there is none.
+    """
+    from huggingface_hub import get_token
+
+    token = os.environ.get(variable, "").strip() if variable else get_token()
+    if not token:
+        where = f"the environment variable {variable} is empty" if variable else "there is no token"
+        raise UserError(
+            f"{where}. Log in with `hf auth login`, or give one with write access in an "
+            "environment variable: --token-from HF_TOKEN."
+        )
+    return token
 
 
 def check_name(name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,14 +61,14 @@ def publish_command(
     if place == "folder":
         _to_folder(_entries(results), Path(name), dry_run)
         return
-    from unlearnbench_leaderboard.hub import check_name
+    from unlearnbench_leaderboard.hub import check_name, token_of
 
     check_name(name)
     check_name(f"{name}-results")
     if dry_run:
         _show(_entries(results), name)
         return
-    token = _token(token_from)
+    token = token_of(token_from)
     _to_hub(_entries(results), name, private, token, timeout)
 
 
@@ -155,21 +154,6 @@ def _entries(results: tuple[Path, ...]) -> Sequence[Entry]:
             f"{counted(number, 'file')} refused (above): mend or remove. Nothing was published."
         )
     return reading.entries
-
-
-def _token(variable: str | None) -> str:
-    from huggingface_hub import get_token
-
-    from unlearnbench.errors import UserError
-
-    token = os.environ.get(variable, "").strip() if variable else get_token()
-    if not token:
-        where = f"the environment variable {variable} is empty" if variable else "there is no token"
-        raise UserError(
-            f"{where}. Log in with `hf auth login`, or give one with write access in an "
-            "environment variable: --token-from HF_TOKEN."
-        )
-    return token
 
 
 def _list(files: Mapping[str, Content]) -> None:

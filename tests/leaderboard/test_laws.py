@@ -25,6 +25,8 @@ def test_the_leaderboard_uses_the_public_interface_and_little_else():
     for path in ROOM.rglob("*.py"):
         for name in imports(path):
             root = name.split(".")[0]
+            if (path.name, root) == ("hub.py", "huggingface_hub"):
+                continue  # the one module that speaks to anybody
             known = root in ALLOWED or root in sys.stdlib_module_names or name in PUBLIC
             assert known, (path.name, name)
 
