@@ -237,14 +237,14 @@ def test_a_flood_is_refused_before_it_is_read(
 def test_text_of_a_result_does_nothing_in_the_log_or_the_summary(
     base: Path, pull: Path, tmp_path: Path
 ):
-    nasty = "::stop-commands::x <script>alert(1)</script> [a](http://b) ##[group]"
+    nasty = "##[group]::stop-commands::x <script>alert(1)</script> [a](http://b)"
     folder = pull / "tofu-forget10" / "tiny" / "npo"
     for seed in (0, 1):
         path = folder / f"{sent.run_id(256 + seed)}.json"
         sent.change(path, lambda d: d["method"].update(target=nasty, config={"target": nasty}))
     done = review(pull, "--base", base, "--summary", tmp_path / "s.md")
     assert done.exit_code == 0, done.output
-    assert "stop-commands" in done.output
+    assert "group" in done.output
     assert not RUNNERS_COMMAND.search(done.output)
     text = (tmp_path / "s.md").read_text()
     assert "stop-commands" in text
@@ -262,7 +262,7 @@ def test_a_summary_stays_smaller_than_what_is_shown(
     assert "too many for a summary" in text
 
 
-@given(st.text())
+@given(st.text(alphabet=":#[ \n\t\u2028ab"))
 def test_no_log_line_is_a_command(text: str):
     import contextlib
     import io
