@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from unlearnbench_leaderboard.options import REPORTED, RESULTS
 from unlearnbench_leaderboard.publish_command import publish_command
 from unlearnbench_leaderboard.reading import RECOMPUTE, RESULTS, STRICT, WORKERS, read
 from unlearnbench_leaderboard.review_command import review_command

@@ -16,6 +16,7 @@ from unlearnbench_leaderboard import data_files
 from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import files_of
 from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.reported import ReportedSet
 from unlearnbench_leaderboard.submission import files_of_entries
 
 #: The table as data. A place that has it is a leaderboard's.
@@ -26,6 +27,15 @@ ROWS = "leaderboard.jsonl"
 RESULTS = "results/"
 
 Content = bytes | Path
+
+
+@dataclass(frozen=True)
+class Board:
+    """What a page is made of."""
+
+    entries: Sequence[Entry]
+    #: Figures of the literature, for tables of their own.
+    reported: Sequence[ReportedSet] = ()
 
 
 @dataclass(frozen=True)
@@ -43,30 +53,30 @@ class Repository:
         return f"{self.kind} {self.name}"
 
 
-def dataset(name: str, entries: Sequence[Entry]) -> Repository:
+def dataset(name: str, board: Board) -> Repository:
     """The data set: the table, and every result with its records."""
-    tables = tables_of(entries)
+    tables = tables_of(board.entries)
     rows = {TABLE: data_files.csv_bytes(tables), ROWS: data_files.jsonl_bytes(tables)}
     card = _DATASET_CARD.format(name=name, table=TABLE, rows=ROWS).encode()
-    return Repository(name, "dataset", {"README.md": card, **rows, **_results(entries)}, RESULTS)
+    return Repository(name, "dataset", {"README.md": card, **rows, **_results(board)}, RESULTS)
 
 
-def space(name: str, entries: Sequence[Entry], data: str, url: str) -> Repository:
+def space(name: str, board: Board, data: str, url: str) -> Repository:
     """The static Space: the page and the tables.
 
     Args:
         name: of the Space.
-        entries: the results.
+        board: the results, and figures of others.
         data: name of the data set.
         url: of the data set's files at one commit, so that a link means the same for ever.
     """
     card = _SPACE_CARD.format(data=data).encode()
-    return Repository(name, "space", {"README.md": card, **_tables(entries, f"{url}/")})
+    return Repository(name, "space", {"README.md": card, **_tables(board, f"{url}/")})
 
 
-def folder(entries: Sequence[Entry]) -> dict[str, Content]:
+def folder(board: Board) -> dict[str, Content]:
     """What a static host serves: the page, the tables, and the results that it links to."""
-    return {**_tables(entries, ""), **_results(entries)}
+    return {**_tables(board, ""), **_results(board)}
 
 
 def write_folder(files: Mapping[str, Content], out: Path) -> None:
@@ -97,18 +107,19 @@ def size(content: Content) -> int:
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def _results(entries: Sequence[Entry]) -> dict[str, Content]:
-    return {f"{RESULTS}{place}": path for place, path in files_of_entries(entries).items()}
+def _results(board: Board) -> dict[str, Content]:
+    files = files_of_entries(board.entries)
+    return {f"{RESULTS}{place}": path for place, path in files.items()}
 
 
-def _tables(entries: Sequence[Entry], before: str) -> dict[str, bytes]:
+def _tables(board: Board, before: str) -> dict[str, bytes]:
     """The leaderboard's files; `before` stands before the place of a result in each link."""
     placed = []
-    for entry in entries:
+    for entry in board.entries:
         result = entry.result
         place = f"{RESULTS}{result.relative_folder}/{result.run_id}.json"
         placed.append(replace(entry, source=place, href=f"{before}{place}"))
-    return files_of(tables_of(placed))
+    return files_of(tables_of(placed), reported=board.reported)
 
 
 _SPACE_CARD = """---

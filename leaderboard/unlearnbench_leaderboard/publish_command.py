@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from unlearnbench_leaderboard.options import REPORTED, RESULTS
+
 if TYPE_CHECKING:
-    from unlearnbench_leaderboard.entries import Entry
-    from unlearnbench_leaderboard.publication import Content, Repository
+    from unlearnbench_leaderboard.publication import Board, Content, Repository
 
 #: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
 INTERRUPTED = 130
 
 
 @click.command("publish")
-@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@RESULTS
 @click.option("--to", "target", required=True, metavar="hub:ORG/NAME|folder:DIR", help="Where.")
+@REPORTED
 @click.option("--private", is_flag=True, help="Make new repositories private.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent; needs no token.")
 @click.option(
@@ -36,6 +38,7 @@ INTERRUPTED = 130
 def publish_command(
     results: tuple[Path, ...],
     target: str,
+    reported: tuple[Path, ...],
     private: bool,
     dry_run: bool,
     token_from: str | None,
@@ -59,23 +62,23 @@ def publish_command(
     if place not in ("hub", "folder") or not name:
         raise UserError(f'--to "{target}": write hub:ORG/NAME or folder:DIR.')
     if place == "folder":
-        _to_folder(_entries(results), Path(name), dry_run)
+        _to_folder(_board(results, reported), Path(name), dry_run)
         return
     from unlearnbench_leaderboard.hub import check_name, token_of
 
     check_name(name)
     check_name(f"{name}-results")
     if dry_run:
-        _show(_entries(results), name)
+        _show(_board(results, reported), name)
         return
     token = token_of(token_from)
-    _to_hub(_entries(results), name, private, token, timeout)
+    _to_hub(_board(results, reported), name, private, token, timeout)
 
 
-def _to_folder(entries: Sequence[Entry], out: Path, dry_run: bool) -> None:
+def _to_folder(board: Board, out: Path, dry_run: bool) -> None:
     from unlearnbench_leaderboard.publication import folder, write_folder
 
-    files = folder(entries)
+    files = folder(board)
     if dry_run:
         _list(files)
     else:
@@ -83,12 +86,12 @@ def _to_folder(entries: Sequence[Entry], out: Path, dry_run: bool) -> None:
     click.echo(f"{out}: {_sum(files)}{'; nothing was written' if dry_run else ''}")
 
 
-def _show(entries: Sequence[Entry], name: str) -> None:
+def _show(board: Board, name: str) -> None:
     """What `--dry-run` shows of the two repositories."""
     from unlearnbench_leaderboard.publication import dataset
 
-    data = dataset(f"{name}-results", entries)
-    for repository in (data, _space(name, entries, data, "0" * 40)):
+    data = dataset(f"{name}-results", board)
+    for repository in (data, _space(name, board, data, "0" * 40)):
         click.echo(f"{repository.title}: {_sum(repository.files)}")
         _list(repository.files)
     click.echo(
@@ -97,7 +100,7 @@ def _show(entries: Sequence[Entry], name: str) -> None:
     )
 
 
-def _to_hub(entries: Sequence[Entry], name: str, private: bool, token: str, timeout: float) -> None:
+def _to_hub(board: Board, name: str, private: bool, token: str, timeout: float) -> None:
     """The data set first: the page links to its commit, and never to what is not there yet."""
     from unlearnbench.errors import counted
     from unlearnbench_leaderboard.hub import connect, send
@@ -116,8 +119,8 @@ def _to_hub(entries: Sequence[Entry], name: str, private: bool, token: str, time
         return found.commit
 
     try:
-        data = dataset(f"{name}-results", entries)
-        sent(_space(name, entries, data, sent(data), hub.endpoint))
+        data = dataset(f"{name}-results", board)
+        sent(_space(name, board, data, sent(data), hub.endpoint))
     except KeyboardInterrupt:
         have = f"{done[0]} is complete, and " if done else ""
         click.echo(
@@ -129,7 +132,7 @@ def _to_hub(entries: Sequence[Entry], name: str, private: bool, token: str, time
 
 def _space(
     name: str,
-    entries: Sequence[Entry],
+    board: Board,
     data: Repository,
     commit: str,
     endpoint: str = "https://huggingface.co",
@@ -137,15 +140,18 @@ def _space(
     from unlearnbench_leaderboard.publication import space
 
     url = f"{endpoint}/datasets/{data.name}/blob/{commit}"
-    return space(name, entries, data.name, url)
+    return space(name, board, data.name, url)
 
 
-def _entries(results: tuple[Path, ...]) -> Sequence[Entry]:
+def _board(results: tuple[Path, ...], reported: tuple[Path, ...]) -> Board:
     """The results, each recomputed; what others are shown has no gap that nobody was told of."""
     from unlearnbench.errors import UserError, counted
     from unlearnbench_leaderboard.entries import read_entries
+    from unlearnbench_leaderboard.publication import Board
+    from unlearnbench_leaderboard.reported import read_reported
     from unlearnbench_leaderboard.submission import recompute
 
+    figures = read_reported(reported)
     reading = read_entries(results, tier_of=recompute)
     for fault in reading.faults:
         click.echo(f"refused: {fault}", err=True)
@@ -153,7 +159,7 @@ def _entries(results: tuple[Path, ...]) -> Sequence[Entry]:
         raise UserError(
             f"{counted(number, 'file')} refused (above): mend or remove. Nothing was published."
         )
-    return reading.entries
+    return Board(reading.entries, figures)
 
 
 def _list(files: Mapping[str, Content]) -> None:

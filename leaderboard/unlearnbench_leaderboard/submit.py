@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearnbench_leaderboard.options import RESULTS
+
 if TYPE_CHECKING:
     from unlearnbench_leaderboard.submission import Submission
 
 
 @click.command("submit")
-@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@RESULTS
 @click.option(
     "--out",
     required=True,

@@ -407,6 +407,14 @@ def test_a_folder_has_the_page_and_everything_it_links_to(results: Path, tmp_pat
     assert sent.tree(tmp_path / "site") == made
 
 
+def test_figures_of_the_literature_stand_on_the_page(results: Path, tmp_path: Path):
+    figures = Path(__file__).parents[2] / "leaderboard" / "reported.yaml"
+    site = tmp_path / "site"
+    assert call(results, "--to", f"folder:{site}", "--reported", figures).exit_code == 0
+    assert "reported.csv" in sent.tree(site)
+    assert json.loads((site / "leaderboard.json").read_text())["reported"]
+
+
 def test_a_folder_of_something_else_is_left_alone(results: Path, tmp_path: Path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("mine")
