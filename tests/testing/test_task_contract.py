@@ -75,6 +75,7 @@ def test_a_broken_request_or_data_set_is_told(name: str, sentence: str):
         ("NamesRecordsTwice", r'records have a name twice \("forget/0"\)'),
         ("EvaluatesLess", r"describe_data\(\) counts .* and evaluate\(\) gives"),
         ("ScoresNaN", 'record "forget-0" has known = nan'),
+        ("LetsHazardsOut", 'record "forget-0" of forget holds text, and text_in_records is False'),
         ("IsNotFinite", "metric forgotten of forget is inf"),
         ("CountsNoItems", "metric forgotten of forget is over 0 items"),
         ("InventsAHeadline", 'is the headline "glory": allowed are forget, utility'),

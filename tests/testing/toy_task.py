@@ -256,6 +256,14 @@ class ScoresNaN(Sound):
         return [r.with_scores(known=float("nan")) for r in super().evaluate(model)]
 
 
+class LetsHazardsOut(Sound):
+    text_in_records = False
+
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        first, *rest = super().evaluate(model)
+        return [replace(first, generation="How it is done."), *rest]
+
+
 class IsNotFinite(Sound):
     @classmethod
     def metric(cls, **changes: Any) -> Metric:

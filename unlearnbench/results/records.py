@@ -25,6 +25,8 @@ from unlearnbench.errors import ResultError
 MAX_RECORDS_BYTES = 64 * 1024 * 1024
 #: Neither may one record; a generation has a few thousand characters.
 MAX_RECORD_BYTES = 1024 * 1024
+#: Characters of a name in a record; a longer one, or one with spaces, may be a text.
+MAX_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Record:
     cluster: str
     scores: dict[str, float] = field(default_factory=dict)
     generation: str | None = None
+
+    @property
+    def holds_text(self) -> bool:
+        """Whether there is a generation, or a sentence where a name should be."""
+        names = (self.id, self.split, self.cluster, *self.scores)
+        return self.generation is not None or any(
+            len(name) > MAX_NAME or any(map(str.isspace, name)) for name in names
+        )
 
     def with_scores(self, **scores: float) -> Record:
         """The record with these scores added or replaced."""

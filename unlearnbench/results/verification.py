@@ -197,10 +197,6 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     return faults
 
 
-#: Characters that a name has at most: longer ones, and names with spaces, may be text.
-_NAME_LENGTH = 200
-
-
 def _text_faults(result: Result, loaded: Mapping[str, _Table]) -> list[str]:
     """The files that hold text, where the task is one of those whose text must not get about."""
     try:
@@ -212,16 +208,8 @@ def _text_faults(result: Result, loaded: Mapping[str, _Table]) -> list[str]:
     return [
         f"{field}: item {number} holds text, and no record of {task.name} may"
         for field, table in loaded.items()
-        if (number := next((n for n, r in enumerate(table.records, 1) if _holds_text(r)), 0))
+        if (number := next((n for n, r in enumerate(table.records, 1) if r.holds_text), 0))
     ]
-
-
-def _holds_text(record: Record) -> bool:
-    """A generation, or a sentence where a name should be."""
-    names = (record.id, record.split, record.cluster, *record.scores)
-    return record.generation is not None or any(
-        len(name) > _NAME_LENGTH or any(map(str.isspace, name)) for name in names
-    )
 
 
 def _journal_faults(stated: JournalBlock, journal: Sequence[Record]) -> list[str]:

@@ -41,6 +41,10 @@ def records_as_described(trial: Trial) -> None:
     for record in records:
         for name, value in record.scores.items():
             hold(math.isfinite(value), f'record "{record.id}" has {name} = {value}')
+        hold(
+            task.text_in_records or not record.holds_text,
+            f'record "{record.id}" of {record.split} holds text, and text_in_records is False',
+        )
 
 
 @rule("repeats", "the same model gives the same records again")
