@@ -125,9 +125,7 @@ def saved(folder: Path, **changes: Any) -> Path:
     own, before, retained = records(0.6), records(), records(0.9)
     store = ResultStore(folder)
     home = folder / NAMES["task"] / NAMES["model"]
-    method, run_id = changes.get("method"), changes.get("run_id", RUN_ID)
-    method_home = home / (NAMES["method"] if method is None else method.name)
-    file, digest = store.save_records(method_home, f"{run_id}.records.jsonl.gz", own)
+    file, digest = store.save_records(home / NAMES["method"], f"{RUN_ID}.records.jsonl.gz", own)
     before_file, before_digest = store.save_records(home, None, before)
     retain_file, retain_digest = store.save_records(home, None, retained)
     result = Result.model_validate(

@@ -8,18 +8,9 @@ from pathlib import Path
 
 import click
 
-from unlearnbench_leaderboard.options import REPORTED, RESULTS
 from unlearnbench_leaderboard.publish_command import publish_command
-from unlearnbench_leaderboard.reading import RECOMPUTE, RESULTS, STRICT, WORKERS, read
+from unlearnbench_leaderboard.reading import RECOMPUTE, REPORTED, RESULTS, STRICT, WORKERS, read
 from unlearnbench_leaderboard.review_command import review_command
-
-_REPORTED = click.option(
-    "--reported",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file of figures from the literature (leaderboard/reported.yaml, or what "
-    "`unlearnbench import --out` wrote): tables of their own, never ranked.",
-)
 
 
 @click.group("leaderboard", short_help="Tables and a page from result files.")
@@ -46,7 +37,7 @@ leaderboard.add_command(review_command)
 )
 @STRICT
 @RECOMPUTE
-@_REPORTED
+@REPORTED
 @WORKERS
 def build_command(
     results: tuple[Path, ...],

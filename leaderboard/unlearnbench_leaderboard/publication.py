@@ -16,6 +16,7 @@ from unlearnbench_leaderboard import data_files
 from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import files_of
 from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.examples import read_examples
 from unlearnbench_leaderboard.reported import ReportedSet
 from unlearnbench_leaderboard.submission import files_of_entries
 
@@ -119,7 +120,8 @@ def _tables(board: Board, before: str) -> dict[str, bytes]:
         result = entry.result
         place = f"{RESULTS}{result.relative_folder}/{result.run_id}.json"
         placed.append(replace(entry, source=place, href=f"{before}{place}"))
-    return files_of(tables_of(placed), reported=board.reported)
+    tables = tables_of(placed)
+    return files_of(tables, reported=board.reported, examples=read_examples(tables))
 
 
 _SPACE_CARD = """---

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unlearnbench_leaderboard.options import REPORTED, RESULTS
+from unlearnbench_leaderboard.reading import REPORTED, RESULTS
 
 if TYPE_CHECKING:
     from unlearnbench_leaderboard.publication import Board, Content, Repository
@@ -149,10 +149,10 @@ def _board(results: tuple[Path, ...], reported: tuple[Path, ...]) -> Board:
     from unlearnbench_leaderboard.entries import read_entries
     from unlearnbench_leaderboard.publication import Board
     from unlearnbench_leaderboard.reported import read_reported
-    from unlearnbench_leaderboard.submission import recompute
+    from unlearnbench_leaderboard.submission import recomputing
 
     figures = read_reported(reported)
-    reading = read_entries(results, tier_of=recompute)
+    reading = read_entries(results, tiers_of=recomputing())
     for fault in reading.faults:
         click.echo(f"refused: {fault}", err=True)
     if number := len(reading.faults):

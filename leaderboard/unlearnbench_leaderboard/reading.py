@@ -27,6 +27,13 @@ WORKERS = click.option(
     type=click.IntRange(min=1),
     help="Processes that recompute; one for each CPU core unless given.",
 )
+REPORTED = click.option(
+    "--reported",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of figures from the literature (leaderboard/reported.yaml, or what "
+    "`unlearnbench import --out` wrote): tables of their own, never ranked.",
+)
 
 
 def read(
@@ -50,6 +57,7 @@ def read(
     """
     from unlearnbench import counting
     from unlearnbench.errors import UserError
+    from unlearnbench.errors import counted as counted_as
     from unlearnbench.results import Ledger, usable_cores
     from unlearnbench_leaderboard.entries import by_recomputing, read_entries, unverified
 
@@ -64,9 +72,8 @@ def read(
     for fault in reading.faults:
         click.echo(f"left out: {fault}", err=True)
     if strict and reading.faults:
-        number = len(reading.faults)
         raise UserError(
-            f"{number} result file{'' if number == 1 else 's'} had to be left out (above). Mend or "
+            f"{counted_as(len(reading.faults), 'result file')} had to be left out (above). Mend or "
             "remove them, or leave --strict out."
         )
     return reading

@@ -31,6 +31,7 @@ def review_command(
     """
     from unlearnbench.results import write_atomically
     from unlearnbench_leaderboard.build import files_of
+    from unlearnbench_leaderboard.examples import read_examples
     from unlearnbench_leaderboard.new_rows import as_text
     from unlearnbench_leaderboard.review import review, safe
     from unlearnbench_leaderboard.review import summary as summary_of
@@ -45,7 +46,7 @@ def review_command(
             _say(f"{word}: {safe(place)}")
     _say(as_text(found.rows))
     if out is not None and found.tables:
-        for name, content in files_of(found.tables).items():
+        for name, content in files_of(found.tables, examples=read_examples(found.tables)).items():
             write_atomically(out / name, content)
     _say(
         f"{len(found.entries)} results; {len(found.added)} files new, {len(found.changed)} "

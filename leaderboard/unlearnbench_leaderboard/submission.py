@@ -81,7 +81,11 @@ def objection(path: Path, result: Result) -> str | None:
     return None
 
 
-def recomputing(objection: Callable[[Path, Result], str | None]) -> TiersOf:
+#: Why a result is not trusted, whatever its numbers are; None where there is no reason.
+Objection = Callable[[Path, Result], str | None]
+
+
+def recomputing(objection: Objection = lambda path, result: None) -> TiersOf:
     """Trusts what has no objection and whose every number follows from its records.
 
     A fault is also what nobody can tell here, since a plugin is not installed, and a file that is

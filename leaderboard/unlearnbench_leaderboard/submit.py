@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unlearnbench_leaderboard.options import RESULTS
+from unlearnbench_leaderboard.reading import RESULTS
 
 if TYPE_CHECKING:
     from unlearnbench_leaderboard.submission import Submission

@@ -25,6 +25,10 @@ from unlearnbench.cli import cli
 from unlearnbench.errors import UserError
 from unlearnbench_leaderboard.hub import check_name
 
+#: What `leaderboard build` makes.
+TABLES = {
+    *("LEADERBOARD.md", "index.html", "leaderboard.csv", "leaderboard.json", "leaderboard.tex")
+}
 SPACE, DATA = "spaces/lab/board", "datasets/lab/board-results"
 
 
@@ -91,8 +95,7 @@ def test_the_space_has_the_page_and_the_data_set_the_results_in_one_commit_each(
     space, data = hub.repos[SPACE], hub.repos[DATA]
     assert len(space.commits) == len(data.commits) == 1
     assert (space.sdk, space.private, data.private) == ("static", False, False)
-    ours = {"README.md", "index.html", "LEADERBOARD.md", "leaderboard.csv", "leaderboard.json"}
-    assert set(space.files) == {*ours, ".gitattributes", "style.css"}
+    assert set(space.files) == {"README.md", *TABLES, ".gitattributes", "style.css"}
     assert front(space.files["README.md"])["sdk"] == "static"
     assert b"<p>hello" not in space.files["index.html"]
     received = {p: c for p, c in data.files.items() if p.startswith("results/")}
@@ -111,7 +114,7 @@ def test_the_pages_links_lead_to_the_results_at_their_commit(hub: Hub, results: 
     for link in links:
         assert link.startswith(start)
         assert link.removeprefix(start) in hub.repos[DATA].files
-        assert f'href="{link}"'.encode() in hub.repos[SPACE].files["index.html"]
+        assert f'"{link}"'.encode() in hub.repos[SPACE].files["index.html"]
 
 
 def test_the_data_set_loads_as_a_table(
@@ -398,9 +401,8 @@ def test_a_folder_has_the_page_and_everything_it_links_to(results: Path, tmp_pat
     done = call(results, "--to", f"folder:{tmp_path / 'site'}")
     assert done.exit_code == 0, done.output
     made = sent.tree(tmp_path / "site")
-    tables = {"LEADERBOARD.md", "index.html", "leaderboard.csv", "leaderboard.json"}
-    assert set(made) == tables | {f"results/{p}" for p in sent.tree(results)}
-    links = re.findall(r'href="(results/[^"]+)"', made["index.html"].decode())
+    assert set(made) == TABLES | {f"results/{p}" for p in sent.tree(results)}
+    links = re.findall(r'"(results/[^"]+\.json)"', made["index.html"].decode())
     assert len(links) == 2
     assert set(links) <= set(made)
     assert call(results, "--to", f"folder:{tmp_path / 'site'}").exit_code == 0
