@@ -115,7 +115,7 @@ def test_the_wheel_holds_every_module_and_every_data_file(wheel: Path):
         "unlearnbench_tasks/py.typed",
         "unlearnbench_leaderboard/py.typed",
         "unlearnbench_tasks/nano/suite.yaml",
-        "unlearnbench_leaderboard/page.html.jinja",
+        "unlearnbench_leaderboard/page/page.html.jinja",
     } <= names
     for root, package in (
         (ROOT, "unlearnbench"),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from unlearnbench.errors import UserError
-from unlearnbench_leaderboard import data_files, latex, markdown
-from unlearnbench_leaderboard.board import Table, tables_of
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.examples import Examples, read_examples
-from unlearnbench_leaderboard.page import page
-from unlearnbench_leaderboard.reported import ReportedSet
+from unlearnbench_leaderboard.page.document import page
+from unlearnbench_leaderboard.page.examples import Examples, read_examples
+from unlearnbench_leaderboard.tables.board import Table, tables_of
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.reported import ReportedSet
+from unlearnbench_leaderboard.writing import data_files, latex, markdown
 
 MARKDOWN = "LEADERBOARD.md"
 PAGE = "index.html"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from unlearnbench_leaderboard.publish_command import publish_command
+from unlearnbench_leaderboard.publishing.command import publish_command
 from unlearnbench_leaderboard.reading import RECOMPUTE, REPORTED, RESULTS, STRICT, WORKERS, read
-from unlearnbench_leaderboard.review_command import review_command
+from unlearnbench_leaderboard.submitting.review_command import review_command
 
 
 @click.group("leaderboard", short_help="Tables and a page from result files.")
@@ -60,11 +60,11 @@ def build_command(
         --reported leaderboard/reported.yaml --check
     """
     from unlearnbench.results import write_atomically
-    from unlearnbench_leaderboard import terminal
-    from unlearnbench_leaderboard.board import tables_of
     from unlearnbench_leaderboard.build import MARKDOWN, PAGE, files_of
-    from unlearnbench_leaderboard.examples import read_examples
-    from unlearnbench_leaderboard.reported import read_reported
+    from unlearnbench_leaderboard.page.examples import read_examples
+    from unlearnbench_leaderboard.tables.board import tables_of
+    from unlearnbench_leaderboard.tables.reported import read_reported
+    from unlearnbench_leaderboard.writing import terminal
 
     figures = read_reported(reported)
     tables = tables_of(read(results, recompute, workers, strict, out).entries)
@@ -95,8 +95,8 @@ def show_command(
     Example:
       unlearnbench leaderboard show results
     """
-    from unlearnbench_leaderboard import terminal
-    from unlearnbench_leaderboard.board import tables_of
+    from unlearnbench_leaderboard.tables.board import tables_of
+    from unlearnbench_leaderboard.writing import terminal
 
     reading = read(results, recompute, workers, strict)
     click.echo(terminal.text(tables_of(reading.entries), _width()))
@@ -104,7 +104,7 @@ def show_command(
 
 def _width() -> int:
     """The columns of the terminal; elsewhere what a log takes, the same everywhere."""
-    from unlearnbench_leaderboard.terminal import WIDTH
+    from unlearnbench_leaderboard.writing.terminal import WIDTH
 
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 

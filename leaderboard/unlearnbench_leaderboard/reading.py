@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from unlearnbench_leaderboard.entries import Reading
+    from unlearnbench_leaderboard.tables.entries import Reading
 
 RESULTS = click.argument(
     "results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path)
@@ -59,7 +59,7 @@ def read(
     from unlearnbench.errors import UserError
     from unlearnbench.errors import counted as counted_as
     from unlearnbench.results import Ledger, usable_cores
-    from unlearnbench_leaderboard.entries import by_recomputing, read_entries, unverified
+    from unlearnbench_leaderboard.tables.entries import by_recomputing, read_entries, unverified
 
     if recompute:
         with counting("recomputing") as counted:

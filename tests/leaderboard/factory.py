@@ -9,7 +9,7 @@ import numpy as np
 
 from unlearnbench.results import Metric, Result
 from unlearnbench.results.store import dump_result
-from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.tables.entries import Entry
 
 B = 40
 

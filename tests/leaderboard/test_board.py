@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.leaderboard.factory import B, entries, result, seeds, sha
 from unlearnbench.results import Metric
-from unlearnbench_leaderboard.board import tables_of
+from unlearnbench_leaderboard.tables.board import tables_of
 
 
 def table(*results, tier="recomputed"):

@@ -13,10 +13,10 @@ import pytest
 
 from tests.leaderboard.factory import entries, result, seeds
 from unlearnbench.results import Metric
-from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import files_of
-from unlearnbench_leaderboard.examples import Examples, Item
-from unlearnbench_leaderboard.reported import ReportedSet
+from unlearnbench_leaderboard.page.examples import Examples, Item
+from unlearnbench_leaderboard.tables.board import tables_of
+from unlearnbench_leaderboard.tables.reported import ReportedSet
 
 BROWSER = os.environ.get("UNLEARNBENCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),

@@ -14,7 +14,7 @@ from tests.leaderboard.factory import dump, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.errors import UserError
 from unlearnbench.results import Record, dump_records, recomputation
-from unlearnbench_leaderboard.entries import read_entries, unverified
+from unlearnbench_leaderboard.tables.entries import read_entries, unverified
 from unlearnbench_tasks.tofu import Tofu
 
 FILES = [

@@ -17,8 +17,8 @@ from tests import handmade
 from tests.leaderboard.factory import dump, entries, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.results import Metric
-from unlearnbench_leaderboard.eee import path_of, record, records
-from unlearnbench_leaderboard.entries import Entry
+from unlearnbench_leaderboard.exporting.eee import path_of, record, records
+from unlearnbench_leaderboard.tables.entries import Entry
 
 Number = StrictFloat | StrictInt
 Details = dict[StrictStr, StrictStr]

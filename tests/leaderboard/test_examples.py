@@ -7,11 +7,11 @@ import pytest
 
 from tests import handmade
 from unlearnbench.results import load_result
-from unlearnbench_leaderboard import examples as room
-from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import build
-from unlearnbench_leaderboard.entries import read_entries, unverified
-from unlearnbench_leaderboard.examples import read_examples
+from unlearnbench_leaderboard.page import examples as room
+from unlearnbench_leaderboard.page.examples import read_examples
+from unlearnbench_leaderboard.tables.board import tables_of
+from unlearnbench_leaderboard.tables.entries import read_entries, unverified
 
 
 def tables_in(folder):

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tests.leaderboard.factory import entries, result, seeds
 from unlearnbench.errors import UserError
 from unlearnbench.results import Metric
-from unlearnbench_leaderboard import formats, markdown, terminal
-from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import build
+from unlearnbench_leaderboard.tables import formats
+from unlearnbench_leaderboard.tables.board import tables_of
+from unlearnbench_leaderboard.writing import markdown, terminal
 
 
 def es(value):

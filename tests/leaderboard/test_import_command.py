@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from tests.leaderboard import peer_logs as peers
 from unlearnbench.cli import cli
-from unlearnbench_leaderboard.reported import read_reported
+from unlearnbench_leaderboard.tables.reported import read_reported
 
 SETTING = ["--split", "forget10", "--model", "tiny", "--source", "ours"]
 SETTING += ["--link", "https://example.org/runs"]

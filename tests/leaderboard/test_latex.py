@@ -17,9 +17,9 @@ from pylatexenc.latexwalker import (
 )
 
 from tests.leaderboard.factory import entries, result, seeds
-from unlearnbench_leaderboard import data_files, latex
-from unlearnbench_leaderboard.board import tables_of
-from unlearnbench_leaderboard.formats import clean
+from unlearnbench_leaderboard.tables.board import tables_of
+from unlearnbench_leaderboard.tables.formats import clean
+from unlearnbench_leaderboard.writing import data_files, latex
 
 #: What a reader sees of a command that takes nothing.
 SHOWN = {

@@ -12,11 +12,11 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.leaderboard.factory import entries, result, seeds
-from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import build
-from unlearnbench_leaderboard.labels import Box, place_labels
-from unlearnbench_leaderboard.page import embedded_json
-from unlearnbench_leaderboard.plot import WIDE, svg
+from unlearnbench_leaderboard.page.document import embedded_json
+from unlearnbench_leaderboard.page.labels import Box, place_labels
+from unlearnbench_leaderboard.page.plot import WIDE, svg
+from unlearnbench_leaderboard.tables.board import tables_of
 
 VOID = {"meta", "link", "input", "br"}
 
@@ -259,7 +259,7 @@ def test_embedded_json_cannot_end_its_element_and_comes_back():
 
 def test_a_link_to_a_file_cannot_become_another_scheme(tmp_path):
     from tests.leaderboard.factory import dump
-    from unlearnbench_leaderboard.entries import read_entries, unverified
+    from unlearnbench_leaderboard.tables.entries import read_entries, unverified
 
     folder = tmp_path / "javascript:alert(1)"
     folder.mkdir()

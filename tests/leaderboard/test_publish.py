@@ -23,7 +23,7 @@ from tests.leaderboard import fake_hub, sent
 from tests.leaderboard.fake_hub import TOKEN, Hub
 from unlearnbench.cli import cli
 from unlearnbench.errors import UserError
-from unlearnbench_leaderboard.hub import check_name
+from unlearnbench_leaderboard.publishing.hub import check_name
 
 #: What `leaderboard build` makes.
 TABLES = {

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearnbench_leaderboard.ranking import Contender, pareto_layers, place
+from unlearnbench_leaderboard.tables.ranking import Contender, pareto_layers, place
 
 scores = st.integers(0, 8).map(lambda i: i / 8)  # coarse: ties and equal points do occur
 points = st.lists(st.tuples(scores, scores), min_size=1, max_size=14)

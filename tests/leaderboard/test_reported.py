@@ -16,7 +16,7 @@ from tests.leaderboard.factory import dump, entries, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.errors import DataError
 from unlearnbench_leaderboard.build import build
-from unlearnbench_leaderboard.reported import (
+from unlearnbench_leaderboard.tables.reported import (
     ReportedSet,
     dump_reported,
     read_reported,

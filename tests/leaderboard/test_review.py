@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tests.leaderboard import sent
 from unlearnbench.cli import cli
-from unlearnbench_leaderboard import review as room
-from unlearnbench_leaderboard.review import safe
-from unlearnbench_leaderboard.review_command import _say
+from unlearnbench_leaderboard.submitting import review as room
+from unlearnbench_leaderboard.submitting.review import safe
+from unlearnbench_leaderboard.submitting.review_command import _say
 
 #: How a runner finds a command in a line of a log (actions/runner, ActionCommand.cs): `::` at its
 #: beginning, spaces aside, or `##[` anywhere.

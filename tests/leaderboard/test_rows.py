@@ -6,8 +6,8 @@ import pytest
 from tests.leaderboard.factory import entries, result, seeds
 from unlearnbench.metrics import percentile_interval, seeded_generator
 from unlearnbench.results import Metric
-from unlearnbench_leaderboard.intervals import nested_replicates
-from unlearnbench_leaderboard.rows import pool
+from unlearnbench_leaderboard.tables.intervals import nested_replicates
+from unlearnbench_leaderboard.tables.rows import pool
 
 
 def rows(*results):

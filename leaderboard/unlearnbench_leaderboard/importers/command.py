@@ -103,7 +103,7 @@ def _rows(
 ) -> bytes:
     from unlearnbench.errors import UserError
     from unlearnbench_leaderboard.importers.rows import reported_sets
-    from unlearnbench_leaderboard.reported import dump_reported
+    from unlearnbench_leaderboard.tables.reported import dump_reported
 
     if len(methods) != len(logs):
         raise UserError(

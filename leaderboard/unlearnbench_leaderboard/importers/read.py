@@ -8,9 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from unlearnbench.errors import DataError
-from unlearnbench_leaderboard.formats import clean, shorten
 from unlearnbench_leaderboard.importers import legacy_tofu, lm_eval_harness, open_unlearning
 from unlearnbench_leaderboard.importers.log import Imported, parse
+from unlearnbench_leaderboard.tables.formats import clean, shorten
 
 _KINDS = (
     "OpenUnlearning's TOFU_EVAL.json or TOFU_SUMMARY.json, lm-evaluation-harness's "

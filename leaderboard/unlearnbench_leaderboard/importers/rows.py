@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from unlearnbench.errors import UserError
-from unlearnbench_leaderboard.formats import clean
 from unlearnbench_leaderboard.importers.log import Figure, Imported
-from unlearnbench_leaderboard.reported import ReportedSet
+from unlearnbench_leaderboard.tables.formats import clean
+from unlearnbench_leaderboard.tables.reported import ReportedSet
 
 
 def reported_sets(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from unlearnbench_leaderboard.formats import NOTHING, clean, plain, shorten
 from unlearnbench_leaderboard.importers.log import Figure, Imported
+from unlearnbench_leaderboard.tables.formats import NOTHING, clean, plain, shorten
 
 WIDTH = 100
 _NAME_WIDTH = 30

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from unlearnbench.errors import UserError
-from unlearnbench_leaderboard import rules
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
-from unlearnbench_leaderboard.formats import clean, number
-from unlearnbench_leaderboard.reported import ReportedSet, Source
+from unlearnbench_leaderboard.tables import rules
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
+from unlearnbench_leaderboard.tables.formats import clean, number
+from unlearnbench_leaderboard.tables.reported import ReportedSet, Source
 
 BEGIN = "<!-- unlearnbench:begin -->"
 END = "<!-- unlearnbench:end -->"

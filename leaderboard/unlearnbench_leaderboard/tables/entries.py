@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from unlearnbench.errors import UserError
 from unlearnbench.results import Ledger, Result, read_result, recomputed, result_files
-from unlearnbench_leaderboard.formats import clean
+from unlearnbench_leaderboard.tables.formats import clean
 
 #: Our own output, which may lie in the folder that is read.
 OWN_FILE = "leaderboard.json"

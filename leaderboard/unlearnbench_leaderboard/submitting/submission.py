@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unlearnbench.errors import ResultError
 from unlearnbench.results import Result, tree_files, usable_cores, verified
-from unlearnbench_leaderboard.entries import Entry, Fault, TiersOf, look_through
+from unlearnbench_leaderboard.tables.entries import Entry, Fault, TiersOf, look_through
 
 #: Endings of `provenance.git_commit` where the code that ran is no commit's.
 _NO_COMMIT = {

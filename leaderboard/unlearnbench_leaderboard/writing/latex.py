@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from unlearnbench_leaderboard import rules
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
-from unlearnbench_leaderboard.formats import clean, number
+from unlearnbench_leaderboard.tables import rules
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
+from unlearnbench_leaderboard.tables.formats import clean, number
 
 _HEAD = r"""% Made by `unlearnbench leaderboard build` from result files; not to be edited by hand.
 % In the preamble: \usepackage[T1]{fontenc}\usepackage{booktabs,longtable}

@@ -12,7 +12,7 @@ import click
 from unlearnbench_leaderboard.reading import RESULTS
 
 if TYPE_CHECKING:
-    from unlearnbench_leaderboard.submission import Submission
+    from unlearnbench_leaderboard.submitting.submission import Submission
 
 
 @click.command("submit")
@@ -39,7 +39,7 @@ def submit(results: tuple[Path, ...], out: Path, dry_run: bool) -> None:
     """
     from unlearnbench.errors import UserError, counted
     from unlearnbench.results import write_atomically
-    from unlearnbench_leaderboard.submission import gather
+    from unlearnbench_leaderboard.submitting.submission import gather
 
     gathered = gather(results)
     for line in gathered.left_out:
@@ -102,9 +102,9 @@ def _compared(files: Mapping[str, Path], out: Path) -> tuple[dict[str, Path], tu
 
 def _rows(gathered: Submission, out: Path) -> str:
     """The rows that the results will make beside the ones that are there."""
-    from unlearnbench_leaderboard.board import tables_of
-    from unlearnbench_leaderboard.entries import look_through, unverified
-    from unlearnbench_leaderboard.new_rows import as_text, new_rows, superseded
+    from unlearnbench_leaderboard.submitting.new_rows import as_text, new_rows, superseded
+    from unlearnbench_leaderboard.tables.board import tables_of
+    from unlearnbench_leaderboard.tables.entries import look_through, unverified
 
     mine = {e.result.run_id for e in gathered.entries}
     there = look_through([out], tiers_of=unverified).entries if out.is_dir() else ()

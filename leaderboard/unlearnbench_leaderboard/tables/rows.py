@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearnbench.results import Metric, Result
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.formats import distinct, shorten
-from unlearnbench_leaderboard.intervals import (
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.formats import distinct, shorten
+from unlearnbench_leaderboard.tables.intervals import (
     Estimate,
     Floats,
     estimate,
     mean,
     nested_replicates,
 )
-from unlearnbench_leaderboard.rules import HEADLINES, REFERENCES, TIERS
+from unlearnbench_leaderboard.tables.rules import HEADLINES, REFERENCES, TIERS
 
 #: Fields of `cost` that a row has: the mean over seeds, but for those below.
 COSTS = (

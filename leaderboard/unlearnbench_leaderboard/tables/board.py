@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from statistics import median_low
 
 from unlearnbench.results import Metric, Result
-from unlearnbench_leaderboard import rules
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.formats import number, with_interval
-from unlearnbench_leaderboard.ranking import Contender, Place, place
-from unlearnbench_leaderboard.rows import Row, borrowed_reference, canonical, digest, pool
+from unlearnbench_leaderboard.tables import rules
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.formats import number, with_interval
+from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
+from unlearnbench_leaderboard.tables.rows import Row, borrowed_reference, canonical, digest, pool
 
 #: Task options that do not change what is measured: the table names the split, and the hash of
 #: the data says more than the name of its revision.

@@ -38,7 +38,7 @@ def command(
     """
     from unlearnbench.errors import UserError
     from unlearnbench.results import write_atomically
-    from unlearnbench_leaderboard import eee
+    from unlearnbench_leaderboard.exporting import eee
 
     reading = read(results, recompute, workers)
     made = eee.records(reading.entries)

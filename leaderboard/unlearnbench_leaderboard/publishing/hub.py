@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unlearnbench.errors import UserError
-from unlearnbench_leaderboard.formats import clean, shorten
-from unlearnbench_leaderboard.publication import TABLE, Repository, read
+from unlearnbench_leaderboard.publishing.publication import TABLE, Repository, read
+from unlearnbench_leaderboard.tables.formats import clean, shorten
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

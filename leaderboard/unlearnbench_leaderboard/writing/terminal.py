@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
-from unlearnbench_leaderboard import rules
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.columns import Column, cell, columns_of, notes
-from unlearnbench_leaderboard.formats import clean, display_width, distinct, number, shorten
+from unlearnbench_leaderboard.tables import rules
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
+from unlearnbench_leaderboard.tables.formats import clean, display_width, distinct, number, shorten
 
 #: Columns where nobody says how many there are: in a log, in a file.
 WIDTH = 100

@@ -17,8 +17,8 @@ import re
 from collections.abc import Sequence
 
 from unlearnbench.results import Metric, Result
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.rules import LEVEL
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.rules import LEVEL
 
 SCHEMA_VERSION = "0.3.0"
 #: Any JSON.

@@ -1,7 +1,7 @@
 """`index.html`: the whole leaderboard as one file that needs no server, network or script.
 
 Plots and tables are in the document. Scripts add sorting, filters, links to a view, tooltips, the
-theme, and the details of a row or a method, which they write from `page_data`. Text from results
+theme, and the details of a row or a method, which they write from `data`. Text from results
 reaches the page through the template's escaping or as a text node, never as markup; a content
 security policy admits our one script and style by their hashes.
 """
@@ -18,18 +18,18 @@ from pathlib import Path
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from unlearnbench_leaderboard import formats, rules
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.columns import Cell, Column, cell, columns_of, glossary, notes
-from unlearnbench_leaderboard.examples import Examples
-from unlearnbench_leaderboard.page_data import data_of, task_title
-from unlearnbench_leaderboard.plot import NARROW, WIDE, shape, svg
-from unlearnbench_leaderboard.reported import ReportedSet
+from unlearnbench_leaderboard.page.data import data_of, task_title
+from unlearnbench_leaderboard.page.examples import Examples
+from unlearnbench_leaderboard.page.plot import NARROW, WIDE, shape, svg
+from unlearnbench_leaderboard.tables import formats, rules
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.columns import Cell, Column, cell, columns_of, glossary, notes
+from unlearnbench_leaderboard.tables.reported import ReportedSet
 
 _HERE = Path(__file__).parent
 _TEMPLATES = ("page.html.jinja", "reported.html.jinja")
 #: The script in the order in which it is put together.
-_SCRIPTS = ("page_details.js", "page.js")
+_SCRIPTS = ("details.js", "page.js")
 
 #: Flags that the seeds column says already.
 _QUIET_FLAGS = (rules.DETERMINISTIC,)

@@ -12,10 +12,10 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from unlearnbench_leaderboard import formats
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.intervals import Estimate
-from unlearnbench_leaderboard.labels import Box, Label, place_labels
+from unlearnbench_leaderboard.page.labels import Box, Label, place_labels
+from unlearnbench_leaderboard.tables import formats
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.intervals import Estimate
 
 _FORGET_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UTILITY_TICKS = tuple(tick / 10 for tick in range(11))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from unlearnbench.errors import ResultError
 from unlearnbench.results import Record, find_records, records_of
-from unlearnbench_leaderboard import formats
-from unlearnbench_leaderboard.board import Table
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.rows import Row, digest
+from unlearnbench_leaderboard.tables import formats
+from unlearnbench_leaderboard.tables.board import Table
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.rows import Row, digest
 
 #: Tasks whose items must not be shown, whatever somebody's records hold.
 _HAZARDOUS = ("wmdp",)

@@ -11,7 +11,7 @@ import click
 from unlearnbench_leaderboard.reading import REPORTED, RESULTS
 
 if TYPE_CHECKING:
-    from unlearnbench_leaderboard.publication import Board, Content, Repository
+    from unlearnbench_leaderboard.publishing.publication import Board, Content, Repository
 
 #: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
 INTERRUPTED = 130
@@ -64,7 +64,7 @@ def publish_command(
     if place == "folder":
         _to_folder(_board(results, reported), Path(name), dry_run)
         return
-    from unlearnbench_leaderboard.hub import check_name, token_of
+    from unlearnbench_leaderboard.publishing.hub import check_name, token_of
 
     check_name(name)
     check_name(f"{name}-results")
@@ -76,7 +76,7 @@ def publish_command(
 
 
 def _to_folder(board: Board, out: Path, dry_run: bool) -> None:
-    from unlearnbench_leaderboard.publication import folder, write_folder
+    from unlearnbench_leaderboard.publishing.publication import folder, write_folder
 
     files = folder(board)
     if dry_run:
@@ -88,7 +88,7 @@ def _to_folder(board: Board, out: Path, dry_run: bool) -> None:
 
 def _show(board: Board, name: str) -> None:
     """What `--dry-run` shows of the two repositories."""
-    from unlearnbench_leaderboard.publication import dataset
+    from unlearnbench_leaderboard.publishing.publication import dataset
 
     data = dataset(f"{name}-results", board)
     for repository in (data, _space(name, board, data, "0" * 40)):
@@ -103,8 +103,8 @@ def _show(board: Board, name: str) -> None:
 def _to_hub(board: Board, name: str, private: bool, token: str, timeout: float) -> None:
     """The data set first: the page links to its commit, and never to what is not there yet."""
     from unlearnbench.errors import counted
-    from unlearnbench_leaderboard.hub import connect, send
-    from unlearnbench_leaderboard.publication import dataset
+    from unlearnbench_leaderboard.publishing.hub import connect, send
+    from unlearnbench_leaderboard.publishing.publication import dataset
 
     hub = connect(token, timeout)
     done: list[str] = []
@@ -137,7 +137,7 @@ def _space(
     commit: str,
     endpoint: str = "https://huggingface.co",
 ) -> Repository:
-    from unlearnbench_leaderboard.publication import space
+    from unlearnbench_leaderboard.publishing.publication import space
 
     url = f"{endpoint}/datasets/{data.name}/blob/{commit}"
     return space(name, board, data.name, url)
@@ -146,10 +146,10 @@ def _space(
 def _board(results: tuple[Path, ...], reported: tuple[Path, ...]) -> Board:
     """The results, each recomputed; what others are shown has no gap that nobody was told of."""
     from unlearnbench.errors import UserError, counted
-    from unlearnbench_leaderboard.entries import read_entries
-    from unlearnbench_leaderboard.publication import Board
-    from unlearnbench_leaderboard.reported import read_reported
-    from unlearnbench_leaderboard.submission import recomputing
+    from unlearnbench_leaderboard.publishing.publication import Board
+    from unlearnbench_leaderboard.submitting.submission import recomputing
+    from unlearnbench_leaderboard.tables.entries import read_entries
+    from unlearnbench_leaderboard.tables.reported import read_reported
 
     figures = read_reported(reported)
     reading = read_entries(results, tiers_of=recomputing())
@@ -163,8 +163,8 @@ def _board(results: tuple[Path, ...], reported: tuple[Path, ...]) -> Board:
 
 
 def _list(files: Mapping[str, Content]) -> None:
-    from unlearnbench_leaderboard import formats
-    from unlearnbench_leaderboard.publication import size
+    from unlearnbench_leaderboard.publishing.publication import size
+    from unlearnbench_leaderboard.tables import formats
 
     for place, content in files.items():
         click.echo(f"  {formats.size(size(content)):>9}  {place}")
@@ -172,7 +172,7 @@ def _list(files: Mapping[str, Content]) -> None:
 
 def _sum(files: Mapping[str, Content]) -> str:
     from unlearnbench.errors import counted
-    from unlearnbench_leaderboard import formats
-    from unlearnbench_leaderboard.publication import size
+    from unlearnbench_leaderboard.publishing.publication import size
+    from unlearnbench_leaderboard.tables import formats
 
     return f"{counted(len(files), 'file')}, {formats.size(sum(map(size, files.values())))}"

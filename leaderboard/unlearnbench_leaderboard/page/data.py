@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unlearnbench.results import Metric, TuningBlock
-from unlearnbench_leaderboard import formats, rules
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.columns import cell, columns_of
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.examples import Examples
-from unlearnbench_leaderboard.formats import clean
-from unlearnbench_leaderboard.rows import PooledMetric, Row, canonical
+from unlearnbench_leaderboard.page.examples import Examples
+from unlearnbench_leaderboard.tables import formats, rules
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.columns import cell, columns_of
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.formats import clean
+from unlearnbench_leaderboard.tables.rows import PooledMetric, Row, canonical
 
 #: Longer values of a configuration are cut on the page; the result file has them.
 _VALUE_LENGTH = 300

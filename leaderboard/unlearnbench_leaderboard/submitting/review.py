@@ -15,11 +15,11 @@ from pathlib import Path
 
 from unlearnbench.errors import ResultError
 from unlearnbench.results import Result, tree_files
-from unlearnbench_leaderboard import markdown
-from unlearnbench_leaderboard.board import Table, tables_of
-from unlearnbench_leaderboard.entries import Entry, look_through
-from unlearnbench_leaderboard.new_rows import NewRow, as_markdown, new_rows
-from unlearnbench_leaderboard.submission import objection, recomputing
+from unlearnbench_leaderboard.submitting.new_rows import NewRow, as_markdown, new_rows
+from unlearnbench_leaderboard.submitting.submission import objection, recomputing
+from unlearnbench_leaderboard.tables.board import Table, tables_of
+from unlearnbench_leaderboard.tables.entries import Entry, look_through
+from unlearnbench_leaderboard.writing import markdown
 
 #: A results folder has at most so many files, of at most so many bytes, and so deep. The committed
 #: one has 2227 files of 74 MB, three folders deep.

@@ -31,10 +31,10 @@ def review_command(
     """
     from unlearnbench.results import write_atomically
     from unlearnbench_leaderboard.build import files_of
-    from unlearnbench_leaderboard.examples import read_examples
-    from unlearnbench_leaderboard.new_rows import as_text
-    from unlearnbench_leaderboard.review import review, safe
-    from unlearnbench_leaderboard.review import summary as summary_of
+    from unlearnbench_leaderboard.page.examples import read_examples
+    from unlearnbench_leaderboard.submitting.new_rows import as_text
+    from unlearnbench_leaderboard.submitting.review import review, safe
+    from unlearnbench_leaderboard.submitting.review import summary as summary_of
 
     found = review(results, base, out)
     if summary is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.metrics import percentile_interval, seeded_generator
-from unlearnbench_leaderboard.rules import LEVEL
+from unlearnbench_leaderboard.tables.rules import LEVEL
 
 Floats = NDArray[np.float64]
 

@@ -8,11 +8,11 @@ from itertools import groupby
 
 from tabulate import tabulate
 
-from unlearnbench_leaderboard import markdown
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.columns import notes
-from unlearnbench_leaderboard.formats import NOTHING, clean, rank, shorten, with_interval
-from unlearnbench_leaderboard.rules import AXES
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.columns import notes
+from unlearnbench_leaderboard.tables.formats import NOTHING, clean, rank, shorten, with_interval
+from unlearnbench_leaderboard.tables.rules import AXES
+from unlearnbench_leaderboard.writing import markdown
 
 HEADS = ("method", "forget ↑", "utility ↑", "seeds", "place")
 #: Columns of a terminal that a method's name has.

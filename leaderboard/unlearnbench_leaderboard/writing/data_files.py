@@ -9,14 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from unlearnbench_leaderboard import rules
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.columns import Column, columns_of, notes
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.formats import clean, plain, rounded
-from unlearnbench_leaderboard.intervals import Estimate
-from unlearnbench_leaderboard.reported import TIER, ReportedSet
-from unlearnbench_leaderboard.rows import COSTS, PooledMetric, canonical
+from unlearnbench_leaderboard.tables import rules
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.columns import Column, columns_of, notes
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.formats import clean, plain, rounded
+from unlearnbench_leaderboard.tables.intervals import Estimate
+from unlearnbench_leaderboard.tables.reported import TIER, ReportedSet
+from unlearnbench_leaderboard.tables.rows import COSTS, PooledMetric, canonical
 
 _REPORTED_COLUMNS = (
     "tier",

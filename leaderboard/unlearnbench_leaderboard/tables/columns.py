@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unlearnbench_leaderboard import formats
-from unlearnbench_leaderboard.board import Line, Table
-from unlearnbench_leaderboard.rules import HEADLINES, RULES_VERSION
+from unlearnbench_leaderboard.tables import formats
+from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.rules import HEADLINES, RULES_VERSION
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Literal
 
 from unlearnbench.errors import UserError
 from unlearnbench.results import write_atomically
-from unlearnbench_leaderboard import data_files
-from unlearnbench_leaderboard.board import tables_of
 from unlearnbench_leaderboard.build import files_of
-from unlearnbench_leaderboard.entries import Entry
-from unlearnbench_leaderboard.examples import read_examples
-from unlearnbench_leaderboard.reported import ReportedSet
-from unlearnbench_leaderboard.submission import files_of_entries
+from unlearnbench_leaderboard.page.examples import read_examples
+from unlearnbench_leaderboard.submitting.submission import files_of_entries
+from unlearnbench_leaderboard.tables.board import tables_of
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.reported import ReportedSet
+from unlearnbench_leaderboard.writing import data_files
 
 #: The table as data. A place that has it is a leaderboard's.
 TABLE = "leaderboard.csv"

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unlearnbench.errors import DataError
-from unlearnbench_leaderboard.formats import NOTHING, clean, plain
+from unlearnbench_leaderboard.tables.formats import NOTHING, clean, plain
 
 #: The tier of every figure here: a key of `rules.TIERS`.
 TIER = "reported"

@@ -1,0 +1,1 @@
+"""Results for a pull request: gathered by who sends it, reviewed by who gets it."""

@@ -1,0 +1,1 @@
+"""Results into tables: pooled seeds, ranks with intervals, the rules behind them."""
