@@ -33,7 +33,8 @@ _LINEAR, _ADDMM = torch.nn.functional.linear, torch.addmm
 def wide_products(device: torch.device) -> AbstractContextManager[Any]:
     """Within it, linear layers of float32 run on oneDNN where MKL would not use the CPU's AVX-512.
 
-    The same sums in another order (float rounding), with gradients. Elsewhere nothing changes.
+    The same sums in another order (float rounding). In inference mode only: oneDNN's products have
+    no derivatives, and what a training saves and recomputes is PyTorch's own.
     """
     return _WideProducts() if device.type == "cpu" and _wide() else nullcontext()
 
@@ -87,63 +88,31 @@ class _WideProducts(TorchFunctionMode):
                 return _product(x, weight, bias)
         elif func is _ADDMM and not kwargs:  # GPT-2's Conv1D, whose weight is [in, out]
             bias, x, weight = args
-            if _pays(x, weight.t(), bias):
+            if x.dim() == weight.dim() == 2 and _pays(x, weight.t(), bias):
                 return _product(x, weight.t(), bias)
         return func(*args, **kwargs) if kwargs else func(*args)
 
 
 def _pays(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether the product is one that oneDNN is given: large enough, and plainly laid out."""
     rows = x.numel() // max(1, x.shape[-1])
     return (
         rows >= _ROWS
         and rows * weight.numel() >= _MULTIPLICATIONS
         and weight.dim() == 2
-        and (bias is None or bias.dim() == 1)
+        and x.shape[-1] == weight.shape[1]
+        # oneDNN reads a bias without its strides.
+        and (bias is None or (bias.shape == weight.shape[:1] and bias.is_contiguous()))
         and all(
             t.dtype == torch.float32 and t.device.type == "cpu" and t.layout == torch.strided
             for t in (x, weight, *([] if bias is None else [bias]))
         )
+        and torch.is_inference_mode_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    given = (x, weight) if bias is None else (x, weight, bias)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
-        made: torch.Tensor = _Product.apply(x, weight, bias)
-        return made
-    return _multiplied(x, weight, bias)
-
-
-def _multiplied(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
     """x W^T + b: x [..., in], weight [out, in], bias [out]."""
     made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return made
-
-
-class _Product(torch.autograd.Function):
-    """`_multiplied` with its gradients, which are products as well."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return _multiplied(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        x, weight, _ = inputs
-        ctx.save_for_backward(x, weight)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        rows = gradient.flatten(0, -2)  # [rows, out]
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        return (
-            _product(gradient, weight.t(), None) if of_x else None,
-            _product(rows.t(), x.flatten(0, -2).t(), None) if of_weight else None,
-            rows.sum(0) if of_bias else None,
-        )

@@ -376,7 +376,6 @@ def _spread(
 
 
 @torch.no_grad()
-@with_wide_products
 def hidden_states(
     model: LanguageModel,
     ids: Sequence[Sequence[int]],

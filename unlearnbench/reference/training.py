@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models import LanguageModel, load_model, prompt_formats
-from unlearnbench.models.products import wide_products
 from unlearnbench.models.prompt_formats import RawFormat
 from unlearnbench.reference.recipe import LATER, Recipe
 from unlearnbench.request import Example
@@ -227,8 +226,7 @@ def _run(
         for batch in _epoch_batches([len(r[0]) for r in rows], recipe, epoch):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * rate(step)
-            with wide_products(network.device):
-                loss = _loss(network, [rows[i] for i in batch])
+            loss = _loss(network, [rows[i] for i in batch])
             if not torch.isfinite(loss):
                 raise ModelError(
                     f"the training loss became {loss.item()} at step {step}: lower the learning "

@@ -28,7 +28,6 @@ from unlearnbench.models import LanguageModel, load_model, resolve_entry
 from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.fingerprint import parameter_digests
-from unlearnbench.models.products import wide_products
 from unlearnbench.request import ForgetRequest, overlap
 from unlearnbench.results.records import Record, score_means
 from unlearnbench.results.schema import (
@@ -282,7 +281,6 @@ class JobRunner:
                 if identity.world_size > 1:
                     peers = Peers(job, identity.document(), self._place)
                     devices += company.enter_context(peers).devices
-                company.enter_context(wide_products(model.device))
                 start = time.perf_counter()
                 unlearned = method.unlearn(model, request, progress)
                 unlearn_seconds = time.perf_counter() - start
@@ -500,8 +498,7 @@ def take_part(job: Job, identity: Identity, ready: Callable[[str], None]) -> Non
     request = _request(job, task, identity)
     torch.manual_seed(job.seed)
     ready(str(model.device))
-    with wide_products(model.device):
-        method.unlearn(model, request, silent)
+    method.unlearn(model, request, silent)
 
 
 def _origin(method: str) -> tuple[str, str]:
