@@ -296,7 +296,7 @@ def test_a_schedulers_sigterm_ends_a_run_as_ctrl_c_does(
     process.terminate()
     rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "0 of 1 jobs are done and kept" in rest
+    assert "0 of 1 job done and kept" in rest
     assert list(result_files(tmp_path)) == []  # no false failure either
 
 
@@ -320,7 +320,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "1 of 2 jobs are done and kept" in out
+    assert "1 of 2 jobs done and kept" in out
     (kept,) = result_files(tmp_path)
     assert verify(kept) == []
     done = _cli("run", *command[1:9], "--method", "none", "--out", str(tmp_path))

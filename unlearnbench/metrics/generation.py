@@ -48,7 +48,6 @@ def _normalised(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".").rstrip()
 
 
-@lru_cache(maxsize=4096)  # the same text is asked about for each resampling of its item
 def is_degenerate(generation: str) -> bool:
     """Is the text empty, or does one 3-gram of its words recur as at least half of its 3-grams?
 
@@ -56,6 +55,11 @@ def is_degenerate(generation: str) -> bool:
     each 3-gram is half or more of them by itself, which says nothing about repetition.
     metrics.md, section 6. Raises nothing.
     """
+    return _is_degenerate(generation)
+
+
+@lru_cache(maxsize=4096)  # the same text is asked about for each resampling of its item
+def _is_degenerate(generation: str) -> bool:
     words = generation.split()
     if not words:
         return True
