@@ -40,9 +40,13 @@ class Split:
 class Splits:
     """Rows by split name, read when first asked for and checked field by field."""
 
-    def __init__(self, source: str, revision: str, read: Callable[[str], Split | None]) -> None:
+    def __init__(
+        self, source: str, revision: str, read: Callable[[str], Split | None], place: str
+    ) -> None:
         self.source = source
         self.revision = revision
+        #: Where a split is looked for, for messages.
+        self.place = place
         self._read = read
         self._splits: dict[str, Split | None] = {}
 
@@ -55,8 +59,7 @@ class Splits:
         found = self._split(split)
         if found is None:
             raise DataError(
-                f'{self.source} has no split "{split}": there is no {split}.json where it was '
-                "looked for (the folder of --data-dir, else the hub)."
+                f'{self.source} has no split "{split}": there is no {split}.json in {self.place}.'
             )
         if not found.rows:
             raise DataError(f"{split}.json is empty: {self.source} needs rows of that split.")
@@ -100,7 +103,15 @@ def from_folder(folder: Path) -> Splits:
                 return read_json_lines(folder / name)
         return None
 
-    return Splits(source=HUB_ID, revision="local files", read=read)
+    return Splits(
+        source=HUB_ID, revision="local files", read=read, place=f'"{folder}"{_inside(folder)}'
+    )
+
+
+def _inside(folder: Path) -> str:
+    """What else a folder has that may be the one that is meant."""
+    inner = sorted(c.name for c in folder.iterdir() if c.is_dir() and any(c.glob("*.json*")))
+    return f" (it has folders of such files: {', '.join(inner[:5])})" if inner else ""
 
 
 def from_hub(revision: str | None) -> Splits:
@@ -120,13 +131,16 @@ def from_hub(revision: str | None) -> Splits:
             ) from error
         return _numbered(split, [dict(row) for row in loaded])
 
-    return Splits(source=HUB_ID, revision=revision or "main", read=read)
+    return Splits(source=HUB_ID, revision=revision or "main", read=read, place="the hub's data set")
 
 
 def from_rows(source: str, revision: str, splits: Mapping[str, Sequence[Row]]) -> Splits:
     """Rows that are in memory already."""
     return Splits(
-        source, revision, lambda s: _numbered(s, list(splits[s])) if s in splits else None
+        source,
+        revision,
+        lambda s: _numbered(s, list(splits[s])) if s in splits else None,
+        place="its rows",
     )
 
 

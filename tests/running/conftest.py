@@ -37,6 +37,14 @@ class Raises(Method):
         raise ValueError("the method is broken")
 
 
+class Forgets(Method):
+    name = "forgets"
+    stochastic = False
+
+    def unlearn(self, model, request, progress=silent):
+        pass  # forgets to return the model
+
+
 class Diverges(Method):
     name = "diverges"
     stochastic = False

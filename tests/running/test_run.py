@@ -77,7 +77,7 @@ def test_a_second_run_does_nothing_and_torn_files_are_made_again(
 def test_failed_diverged_and_killed_jobs_are_recorded_and_the_rest_go_on(
     pair: Path, methods: Path, tmp_path: Path
 ) -> None:
-    tempers = ["Raises", "Diverges", "Dies", "Strays", "Breaks", "Nudge"]
+    tempers = ["Raises", "Diverges", "Dies", "Strays", "Breaks", "Forgets", "Nudge"]
     outcomes = _run([f"{methods}:{t}" for t in tempers], pair, tmp_path)
     found = dict(zip(tempers, outcomes, strict=True))
     assert {t: o.status for t, o in found.items()} == {
@@ -86,6 +86,7 @@ def test_failed_diverged_and_killed_jobs_are_recorded_and_the_rest_go_on(
         "Dies": "out_of_memory",
         "Strays": "failed",
         "Breaks": "diverged",
+        "Forgets": "failed",
         "Nudge": "ok",
     }
     for temper, message in (
@@ -95,6 +96,7 @@ def test_failed_diverged_and_killed_jobs_are_recorded_and_the_rest_go_on(
         ("Strays", "changed transformer.h.1.mlp.c_fc.weight"),
         ("Strays", "its may_change(model) must name, by shell pattern"),
         ("Breaks", "no finite probability"),
+        ("Forgets", "method forgets returned a NoneType: unlearn must return the LanguageModel"),
     ):
         outcome = found[temper]
         assert message in outcome.message

@@ -187,6 +187,20 @@ def test_a_file_that_is_no_text_is_a_data_error(folder: Path):
         tofu(folder).request(0)
 
 
+def test_a_folder_one_level_too_high_is_told_with_what_it_holds(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    above = tmp_path_factory.mktemp("above")
+    (above / "empty").mkdir()
+    folder.rename(above / "tofu")
+    with pytest.raises(DataError) as caught:
+        tofu_data.from_folder(above).rows("forget10")
+    assert str(caught.value) == (
+        f'locuslab/TOFU has no split "forget10": there is no forget10.json in "{above}" '
+        "(it has folders of such files: tofu)."
+    )
+
+
 def test_a_folder_in_place_of_a_file_is_a_missing_split(folder: Path):
     (folder / "forget10.json").unlink()
     (folder / "forget10.json").mkdir()

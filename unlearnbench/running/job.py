@@ -284,6 +284,11 @@ class JobRunner:
                 start = time.perf_counter()
                 unlearned = method.unlearn(model, request, progress)
                 unlearn_seconds = time.perf_counter() - start
+            if not isinstance(unlearned, LanguageModel):
+                raise UserError(
+                    f"method {method.name} returned a {type(unlearned).__name__}: unlearn must "
+                    "return the LanguageModel (the given one, or another)."
+                )
             del model
             changed = _check_scope(method.name, unlearned, digests, frozen, method.role)
             trained_tokens = unlearned.trained_tokens
