@@ -254,3 +254,18 @@ def test_the_module_is_the_console_script() -> None:
         check=True,
     )
     assert "unlearnbench" in done.stdout.lower() or "version" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--nope"], "No such option '--nope'. (Did you mean one of: '--dtype', '--model'?)"),
+        (["--plan"], "Option '--plan' requires an argument."),
+        (["--workers", "many"], "Invalid value for '--workers': 'many' is not a valid integer"),
+    ],
+)
+def test_a_wrong_call_is_one_line_too(arguments: list[str], told: str):
+    found = _call(*arguments)
+    assert found.exit_code == 2
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"Error: {told}")

@@ -26,6 +26,16 @@ COMMANDS = {
 }
 
 
+class _Misused(click.ClickException):
+    """A usage error in one line, as every other mistake; click would show the usage as well."""
+
+    exit_code = click.UsageError.exit_code
+
+    def __init__(self, error: click.UsageError) -> None:
+        where = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
+        super().__init__(f"{error.format_message()}{where}")
+
+
 class SuiteGroup(click.Group):
     """Our commands, then those of plugins; a user's mistake is one line, without a traceback."""
 
@@ -67,6 +77,10 @@ class SuiteGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:  # shows the help
+            raise
+        except click.UsageError as error:
+            raise _Misused(error) from error
         except UserError as error:
             raise click.ClickException(str(error)) from error
         except BrokenPipeError:

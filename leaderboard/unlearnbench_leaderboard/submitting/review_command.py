@@ -12,7 +12,11 @@ _FOLDER = click.Path(path_type=Path)
 
 @click.command("review")
 @click.argument("results", type=_FOLDER)
-@click.option("--base", type=_FOLDER, help="The folder as it was before: what differs is new.")
+@click.option(
+    "--base",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder as it was before: what differs is new.",
+)
 @click.option("--summary", type=_FOLDER, help="Append the review to this file, as Markdown.")
 @click.option("--out", type=_FOLDER, help="Build the tables and the page into this folder.")
 def review_command(
