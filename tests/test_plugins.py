@@ -209,6 +209,7 @@ def test_a_broken_plugin_does_not_keep_others_from_help_info_and_load(broken: st
     [
         ("x = 1 / 0\nclass Bad: ...", "ZeroDivisionError: division by zero"),
         ("import sys\nsys.exit(3)\nclass Bad: ...", "SystemExit: 3"),
+        ("1 and (_ for _ in ()).throw(BaseException('x'))\nclass Bad: ...", "BaseException: x"),
         ("assert False, 'a\\nb'\nclass Bad: ...", "AssertionError: a b"),
         ("for Bad in []: ...", "AttributeError"),
     ],
@@ -221,6 +222,14 @@ def test_what_only_running_it_can_tell_is_found_by_check(site: Site, source: str
     line = line_of(checked.output, "bad")
     assert line.startswith("  ✗")
     assert reason in line
+
+
+def test_an_interrupted_import_is_an_interruption(site: Site):
+    site.install(
+        "slow-kit", {"method": {"slow": "slow:Slow"}}, {"slow.py": "raise KeyboardInterrupt"}
+    )
+    with pytest.raises(KeyboardInterrupt):
+        plugins.load("method", "slow")
 
 
 #: Modules that load well and that a careless reader would call broken.
@@ -273,6 +282,40 @@ SOUND: dict[str, tuple[dict[str, str], str]] = {
         },
         "good.deep.a:Good",
     ),
+    "vendored": (
+        {
+            "good/__init__.py": "import sys\nfrom pathlib import Path\n"
+            "sys.path.insert(0, str(Path(__file__).parent / 'vendor'))\n"
+            "from vendored_kit import Good",
+            "good/vendor/vendored_kit.py": "class Good: ...",
+        },
+        "good:Good",
+    ),
+    "vendored by another module": (
+        {
+            "good/__init__.py": "",
+            "good/a.py": "from . import setup\nfrom vendored_kit import Good",
+            "good/setup.py": "import sys\nsys.path[:0] = [__file__[:-8] + 'vendor']",
+            "good/vendor/vendored_kit.py": "class Good: ...",
+        },
+        "good.a:Good",
+    ),
+    "vendored where it is wanted": (
+        {
+            "good/__init__.py": "if True:\n    from . import setup",
+            "good/a.py": "from vendored_kit import Good",
+            "good/setup.py": "import sys\nsys.path.insert(0, __file__[:-8] + 'vendor')",
+            "good/vendor/vendored_kit.py": "class Good: ...",
+        },
+        "good.a:Good",
+    ),
+    "a package of several folders": (
+        {
+            "good/__init__.py": "__path__.append(__path__[0] + '/more')",
+            "good/more/a.py": "class Good: ...",
+        },
+        "good.a:Good",
+    ),
     "public": (
         {"good.py": "from unlearnbench import metrics, plugins, Method as Good"},
         "good:Good",
@@ -284,8 +327,22 @@ SOUND: dict[str, tuple[dict[str, str], str]] = {
 def test_no_sound_plugin_is_called_broken(site: Site, case: str):
     sources, value = SOUND[case]
     site.install("good-kit", {"method": {"good": value}}, sources)
+    site.packages.add("vendored_kit")
     assert plugins.find("method", "good").fault() is None
     assert plugins.load("method", "good") is not None
+
+
+def test_check_believes_the_import_and_not_the_reader(site: Site):
+    """Another package than the plugin's own makes a module importable, which no reader sees."""
+    sources = {
+        "opener.py": "import sys\nsys.path.insert(0, __file__[:-9] + 'vendor')",
+        "vendor/vendored_kit.py": "class Good: ...",
+        "good.py": "import opener\nfrom vendored_kit import Good",
+    }
+    site.install("good-kit", {"method": {"good": "good:Good"}}, sources)
+    site.packages.add("vendored_kit")
+    assert line_of(suite("list", "methods").output, "good").startswith("  ✗")
+    assert line_of(suite("list", "methods", "--check").output, "good").startswith("  ✓")
 
 
 def test_a_plugin_in_an_archive_is_not_called_broken(site: Site):

@@ -1,6 +1,7 @@
 """What a plugin's source says of it, read as text: nothing is imported and none of it is run.
 
-What cannot be told without running it counts as sound: a plugin is never called broken that is not.
+What cannot be told without running it counts as sound: a plugin is never called broken that is not,
+unless it needs another package to make importable what is not (`list --check` imports, and knows).
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ def source_fault(module: str, attribute: str) -> str | None:
 
     Finds a missing module, a syntax error, an import of something that is not installed or that
     this suite does not offer (there and in the modules of its package that it imports), a module
-    that always raises, a missing attribute.
+    that always raises, a missing attribute. Imports behind a call are not judged: it may have made
+    them possible.
     """
+    reading = _Reading()
+    fault = reading.fault(module)
     path = _source(module)
     if path is None:
-        return f'no module "{module}" is installed'
-    fault = _import_fault(module, set())
+        return fault or (None if reading.acted else f'no module "{module}" is installed')
     if fault or path.suffix != ".py":
         return fault
     name = attribute.split(".")[0]
@@ -77,51 +80,87 @@ def constant(module: str, owner: str, name: str) -> object:
     return found
 
 
-def _import_fault(module: str, seen: set[str]) -> str | None:
-    """Why the statements of a module, or of a package around it, keep it from being imported."""
-    for name in accumulate(module.split("."), "{}.{}".format):
-        path = _source(name)
-        if name in seen or path is None or path.suffix != ".py":
-            continue
-        seen.add(name)
-        try:
-            body = _parsed(path).body
-        except SyntaxError as error:
-            return f"SyntaxError: {error.msg} ({path.name}, line {error.lineno})"
-        except _UNREADABLE as error:
-            return f"{type(error).__name__}: {error} ({path.name})"
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for node in body:
-            fault = _statement_fault(node, package, path, seen)
-            if fault:
-                return fault
-    return None
+class _Reading:
+    """Modules read in the order in which importing one would run them."""
 
+    def __init__(self) -> None:
+        #: Whether a statement was met that may change what can be imported after it (`sys.path`).
+        self.acted = False
+        self._seen: set[str] = set()
 
-def _statement_fault(node: ast.stmt, package: str, path: Path, seen: set[str]) -> str | None:
-    if isinstance(node, ast.Raise):
-        raised = ast.unparse(node.exc) if node.exc else "an error"
-        return f"it always raises {raised} ({path.name}, line {node.lineno})"
-    for module, names in _imports(node, package):
-        top = module.split(".")[0]
-        own = top == package.split(".")[0]
-        # Deeper than the top only where the layout is known: others may make modules as they run.
-        if not _importable(top) or ((own or top == "unlearnbench") and _source(module) is None):
-            return f"ModuleNotFoundError: no module named '{module}'"
-        if module == "unlearnbench":
-            offered = sys.modules["unlearnbench"].__all__
-            for name in names:
-                if name not in offered and _source(f"unlearnbench.{name}") is None:
-                    return f"ImportError: unlearnbench offers no '{name}'"
-        if own:
-            for part in (module, *(f"{module}.{name}" for name in names)):
-                fault = _import_fault(part, seen)
+    def fault(self, module: str) -> str | None:
+        """Why the statements of a module, or of a package around it, keep it from importing."""
+        for name in accumulate(module.split("."), "{}.{}".format):
+            path = _source(name)
+            if name in self._seen or path is None or path.suffix != ".py":
+                continue
+            self._seen.add(name)
+            try:
+                body = _parsed(path).body
+            except SyntaxError as error:
+                return f"SyntaxError: {error.msg} ({path.name}, line {error.lineno})"
+            except _UNREADABLE as error:
+                return f"{type(error).__name__}: {error} ({path.name})"
+            package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+            for node in body:
+                fault = self._statement_fault(node, package, path)
                 if fault:
                     return fault
-    return None
+                self.acted = self.acted or _acts(node, package)
+        return None
+
+    def _statement_fault(self, node: ast.stmt, package: str, path: Path) -> str | None:
+        if isinstance(node, ast.Raise):
+            raised = ast.unparse(node.exc) if node.exc else "an error"
+            return f"it always raises {raised} ({path.name}, line {node.lineno})"
+        for module, names in _imports(node, package):
+            if self.acted:
+                return None
+            top = module.split(".")[0]
+            own = top == package.split(".")[0]
+            # Deeper than the top only where the layout is known: others may make modules.
+            if not _importable(top) or ((own or top == "unlearnbench") and _source(module) is None):
+                return f"ModuleNotFoundError: no module named '{module}'"
+            if module == "unlearnbench":
+                offered = sys.modules["unlearnbench"].__all__
+                for name in names:
+                    if name not in offered and _source(f"unlearnbench.{name}") is None:
+                        return f"ImportError: unlearnbench offers no '{name}'"
+            if own:
+                for part in (module, *(f"{module}.{name}" for name in names)):
+                    fault = self.fault(part)
+                    if fault:
+                        return fault
+        return None
 
 
-def _imports(node: ast.stmt, package: str) -> Iterator[tuple[str, list[str]]]:
+def _acts(node: ast.stmt, package: str) -> bool:
+    """Whether a statement may change what can be imported after it.
+
+    A call may, and so may a change of something that was there before (`sys.path[:0] = ...`), or
+    an import of the package's own that is not always made and so was not read.
+    """
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return bool(node.decorator_list)
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return False
+    for part in ast.walk(node):
+        match part:
+            case ast.Call():
+                return True
+            case ast.Attribute(ctx=ctx) | ast.Subscript(ctx=ctx):
+                if not isinstance(ctx, ast.Load):
+                    return True
+            case ast.ClassDef(decorator_list=[_, *_]) | ast.FunctionDef(decorator_list=[_, *_]):
+                return True
+            case ast.Import() | ast.ImportFrom():
+                own = package.split(".")[0]
+                if any(module.split(".")[0] == own for module, _ in _imports(part, package)):
+                    return True
+    return False
+
+
+def _imports(node: ast.AST, package: str) -> Iterator[tuple[str, list[str]]]:
     """The modules that an import statement imports, and the names (or modules) taken from each."""
     if isinstance(node, ast.Import):
         yield from ((a.name, []) for a in node.names)

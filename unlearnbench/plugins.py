@@ -75,7 +75,9 @@ class Plugin:
             raise PluginError(self._sentence(unmet or _NO_PLACE))
         try:
             loaded = EntryPoint(self.name, self.value, GROUPS[self.kind]).load()
-        except (Exception, SystemExit) as cause:  # some programs exit when they are imported
+        except KeyboardInterrupt:
+            raise
+        except BaseException as cause:  # some files exit, or skip a test, when they are imported
             told = f"{type(cause).__name__}: {' '.join(str(cause).split())}".rstrip(":. ")
             raise PluginError(self._sentence(told)) from cause
         declared = (

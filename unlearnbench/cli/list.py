@@ -24,7 +24,7 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
     """List the installed methods, tasks, models, utilities, suites and commands.
 
     A plugin that cannot be loaded is marked with a cross and the reason. Nothing is imported:
-    the source is read for what would keep it from loading; --check really imports.
+    the source is read for what would keep it from loading; --check imports instead.
 
     \b
     Example:
@@ -58,14 +58,9 @@ def command(kind: str | None, as_json: bool, check: bool) -> None:
 
 
 def _row(plugin: plugins.Plugin, check: bool) -> dict[str, str | None]:
-    fault = plugin.fault()
+    fault = _load_fault(plugin) if check else plugin.fault()
     if plugin.kind == "command" and plugin.name in COMMANDS:
         fault = "the suite has a command of this name, which is the one that runs"
-    if check and not fault:
-        try:
-            plugin.load()
-        except PluginError as error:
-            fault = str(error)
     return {
         "kind": plugin.kind,
         "name": plugin.name,
@@ -75,3 +70,11 @@ def _row(plugin: plugins.Plugin, check: bool) -> dict[str, str | None]:
         "fault": fault,
         "summary": plugin.summary(),
     }
+
+
+def _load_fault(plugin: plugins.Plugin) -> str | None:
+    try:
+        plugin.load()
+    except PluginError as error:
+        return str(error)
+    return None
