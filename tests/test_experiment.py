@@ -88,3 +88,17 @@ def test_only_the_classes_that_are_the_file_s_own_are_offered(tmp_path: Path):
     with pytest.raises(UserError) as error:
         load_from_file(str(tmp_path / "mine.py"), {"method": Method})
     assert str(error.value).endswith(f"name a class that is in it, {tmp_path / 'mine.py'}:Mine.")
+
+
+@pytest.mark.parametrize("raised", ["ValueError('x')", "SystemExit('x')", "BaseException('x')"])
+def test_a_file_that_cannot_be_imported_is_one_line(raised: str, tmp_path: Path):
+    (tmp_path / "mine.py").write_text(f"raise {raised}")
+    with pytest.raises(UserError, match=rf'mine[.]py" fails: {raised[:-5]}: x[.]$'):
+        load_from_file(f"{tmp_path / 'mine.py'}:Mine", {"method": Method})
+
+
+def test_an_interrupted_file_is_an_interruption_and_is_read_again(tmp_path: Path):
+    (tmp_path / "mine.py").write_text("raise KeyboardInterrupt")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            load_from_file(f"{tmp_path / 'mine.py'}:Mine", {"method": Method})

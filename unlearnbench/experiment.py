@@ -101,8 +101,10 @@ def _imported(path: Path, word: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # some programs exit when they are imported
+    except BaseException as error:  # some files exit, or skip a test, when they are imported
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         told = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(":. ")
         raise UserError(f'{word} file "{path}" fails: {told}.') from error
     return module
