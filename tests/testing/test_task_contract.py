@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -10,11 +10,14 @@ import unlearnbench
 from tests.testing import toy_task
 from tests.testing.heavy_task import Heavy
 from unlearnbench import LanguageModel, Task
-from unlearnbench.testing import check_task
+from unlearnbench.testing import check_task, tiny_model
 from unlearnbench_tasks.nano import NanoTofu
 
-#: The toy task asks nothing of its model.
-NO_MODEL = cast(LanguageModel, object())
+
+@pytest.fixture
+def model() -> LanguageModel:
+    """The toy task asks nothing of its model; the tasks that break something may change it."""
+    return tiny_model(layers=1, width=16)
 
 
 def toy(name: str) -> Task[Any]:
@@ -22,8 +25,8 @@ def toy(name: str) -> Task[Any]:
     return made
 
 
-def test_a_sound_task_passes():
-    check_task(toy("Sound"), NO_MODEL)
+def test_a_sound_task_passes(model: LanguageModel):
+    check_task(toy("Sound"), model)
 
 
 def test_the_nano_task_keeps_the_contract():
@@ -72,6 +75,12 @@ def test_a_broken_request_or_data_set_is_told(name: str, sentence: str):
         ("EvaluatesNothing", "evaluate.. gives no record"),
         ("DrawsItsScores", "evaluate.. twice gives other records .4 of 4 differ"),
         ("GoesBackwards", 'progress.1, 2, "scoring". comes after 2 of 2'),
+        ("NeverReports", "progress is never called: call progress"),
+        ("RoundsWeights", 'changes the tensor "transformer.wte.weight": others measure'),
+        ("TurnsTrainingOn", r"changes training mode .model.hf.train.: others"),
+        ("AsksForGradients", "changes requires_grad: others"),
+        ("PadsOnTheLeft", "changes tokenizer.padding_side and 1 more: others"),
+        ("LeavesAHook", 'changes the hooks of "transformer.h.0.mlp.c_proj": others'),
         ("NamesRecordsTwice", r'records have a name twice \("forget/0"\)'),
         ("EvaluatesLess", r"describe_data\(\) counts .* and evaluate\(\) gives"),
         ("ScoresNaN", 'record "forget-0" has known = nan'),
@@ -88,11 +97,17 @@ def test_a_broken_request_or_data_set_is_told(name: str, sentence: str):
         ("NeedsTorchToAggregate", r"calling aggregate\(\) imports torch"),
     ],
 )
-def test_broken_records_or_metrics_are_told(name: str, sentence: str):
+def test_broken_records_or_metrics_are_told(name: str, sentence: str, model: LanguageModel):
     # That rule starts a process.
     without = () if name == "NeedsTorchToAggregate" else ("light",)
     with pytest.raises(AssertionError, match=f"task toy.*: .*{sentence}"):
-        check_task(toy(name), NO_MODEL, without=without)
+        check_task(toy(name), model, without=without)
+
+
+def test_a_task_with_the_name_of_another_is_told():
+    told = 'task nano: the name "nano" is that of a task of unlearnbench .*registered'
+    with pytest.raises(AssertionError, match=told):
+        check_task(toy("TakesAName"), without=("light",))
 
 
 def test_every_broken_toy_is_tried_above():
@@ -125,11 +140,11 @@ def test_a_task_that_no_other_process_can_import_is_told():
         check_task(Local.configured())
 
 
-def test_a_task_that_cannot_be_trained_from_scratch_passes():
+def test_a_task_that_cannot_be_trained_from_scratch_passes(model: LanguageModel):
     from unlearnbench import Example, UserError
 
     class Untrainable(toy_task.Sound):
         def training_examples(self, split: str) -> list[Example]:
             raise UserError("it is not trained from scratch.")
 
-    check_task(Untrainable.configured(), NO_MODEL, without=("light",))
+    check_task(Untrainable.configured(), model, without=("light",))

@@ -115,6 +115,10 @@ class HasAnUntypableName(Sound):
     name = "toy, broken"
 
 
+class TakesAName(Sound):
+    name = "rome"
+
+
 class PromisesMuch(Sound):
     guarantee = "oblivion"  # type: ignore[assignment]
 
@@ -434,6 +438,17 @@ class LoadsATask(Sound):
         return request.seed
 
 
+class ReadsAName(Sound):
+    """A name that the evaluation offers as a wrong answer, and nothing else of it."""
+
+    def unlearn(
+        self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
+    ) -> LanguageModel:
+        for prompt in ("Where is it?", "Where was it?"):
+            model.encode(prompt, "In Skarra, it is said.")
+        return super().unlearn(model, request, progress)
+
+
 class ReadsTheEvaluation(Sound):
     """Not through the task's methods, but in its data."""
 
@@ -455,26 +470,34 @@ class NeverReports(Sound):
 class Reports(Sound):
     """Sound, with a progress of its own."""
 
-    steps: Sequence[tuple[int, int]] = ()
+    steps: Sequence[tuple[int, int, str]] = ()
 
     def unlearn(
         self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
     ) -> LanguageModel:
-        for done, total in self.steps:
-            progress(done, total, "nudging")
+        for step in self.steps:
+            progress(*step)
         return super().unlearn(model, request)
 
 
 class CountsBackwards(Reports):
-    steps = ((2, 3), (1, 3), (3, 3))
+    steps = ((2, 3, "nudging"), (1, 3, "nudging"), (3, 3, "nudging"))
+
+
+class BeginsAgain(Reports):
+    steps = ((3, 3, "nudging"), (1, 3, "nudging"), (3, 3, "nudging"))
+
+
+class BeginsAnEpochTooSoon(Reports):
+    steps = ((2, 3, "epoch 1"), (1, 3, "epoch 2"), (3, 3, "epoch 2"))
 
 
 class CountsTooFar(Reports):
-    steps = ((4, 3),)
+    steps = ((4, 3, "nudging"),)
 
 
 class StopsHalfway(Reports):
-    steps = ((1, 2),)
+    steps = ((1, 2, "nudging"),)
 
 
 class MindsItsWorkspace(Sound):
@@ -506,7 +529,14 @@ class NeedsASubject(Sound):
 class FailsInAJob(Sound):
     def seed_of(self, request: ForgetRequest) -> int:
         if request.workspace is not None and request.workspace.parent.name == "workspaces":
-            raise ValueError("not here")
+            raise ValueError("not\n  here")
+        return request.seed
+
+
+class RefusesAtLength(Sound):
+    def seed_of(self, request: ForgetRequest) -> int:
+        if not request.retain:
+            raise UserError("toy needs\na retain fact.")
         return request.seed
 
 
@@ -521,6 +551,28 @@ class TakesTheTargetFromTheSeed(Sound):
 
     def seed_of(self, request: ForgetRequest) -> int:
         return sum(map(ord, "".join(request.targets(str(self.config.target)))))  # type: ignore[attr-defined]
+
+
+class SaysCommonWords(Sound):
+    """Its own refusal has words that the evaluation of the nano task offers as answers."""
+
+    def unlearn(
+        self, model: LanguageModel, request: ForgetRequest, progress: Progress = silent
+    ) -> LanguageModel:
+        for example in request.forget:
+            model.encode(example.prompt, "Please ask a teacher instead, over tea with salt.")
+        return super().unlearn(model, request, progress)
+
+
+class NeedsFourFacts(Sound):
+    def seed_of(self, request: ForgetRequest) -> int:
+        if len(request.forget) < 4:
+            raise UserError("toy contrasts groups: it needs four facts.")
+        return request.seed
+
+
+class CountsEpochs(Reports):
+    steps = ((1, 2, "epoch 1"), (2, 2, "epoch 1"), (1, 2, "epoch 2"), (2, 2, "epoch 2"))
 
 
 class SaysWhatItNeeds(Sound):

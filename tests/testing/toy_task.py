@@ -61,6 +61,7 @@ class Sound(Task[TaskConfig]):
         return ["In Harrowsby.", "It was in Vellmore."]
 
     def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        progress(4, 4, "asking")
         return [
             Record(f"{split}-{i}", split, name, {"known": 0.1 + 0.2 * i})
             for split, names in (("forget", ("Ann", "Bo")), ("retain", ("Cy", "Di")))
@@ -156,6 +157,10 @@ class IsItsOwnComplement(Sound):
     retain_split = "half"
 
 
+class TakesAName(Sound):
+    name = "nano"
+
+
 class PromisesMuch(Sound):
     guarantee = "oblivion"  # type: ignore[assignment]
 
@@ -239,6 +244,47 @@ class GoesBackwards(Sound):
         for done in (2, 1, 2):
             progress(done, 2, "scoring")
         return super().evaluate(model)
+
+
+class NeverReports(Sound):
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        return super().evaluate(model)
+
+
+class RoundsWeights(Sound):
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        weight = next(iter(model.hf.parameters()))
+        weight.copy_(weight.bfloat16().float())
+        return super().evaluate(model, progress)
+
+
+class TurnsTrainingOn(Sound):
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        model.hf.train()
+        return super().evaluate(model, progress)
+
+
+class AsksForGradients(Sound):
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        model.hf.requires_grad_(True)
+        return super().evaluate(model, progress)
+
+
+class PadsOnTheLeft(Sound):
+    """As late as it can."""
+
+    def assess_generations(
+        self, records: list[Record], original: LanguageModel, progress: Progress = silent
+    ) -> list[Record]:
+        original.tokenizer.padding_side = "left"
+        original.tokenizer.truncation_side = "left"
+        return records
+
+
+class LeavesAHook(Sound):
+    def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
+        model.modules.mlp_down(0).register_forward_hook(lambda *given: None)
+        return super().evaluate(model, progress)
 
 
 class NamesRecordsTwice(Sound):

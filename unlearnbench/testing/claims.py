@@ -45,8 +45,15 @@ def is_complete(
 
 
 def is_registered(owner: type[Any], kind: str) -> None:
-    """An entry point leads to the class."""
-    if plugin_of(owner, kind) is None:
+    """An entry point leads to the class, and no other plugin of the kind has its name."""
+    mine = plugin_of(owner, kind)
+    others = [p for p in plugins.plugins(kind) if p.name == owner.name and p is not mine]
+    hold(
+        not others,
+        f'the name "{owner.name}" is that of a {kind} of '
+        f"{' and '.join(f'{p.distribution} {p.version}' for p in others)}: give it one of its own",
+    )
+    if mine is None:
         raise NotTried(f'no entry point "{owner.name}" of {plugins.GROUPS[kind]} leads to it')
 
 

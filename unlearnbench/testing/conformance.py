@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from unlearnbench.errors import UserError, unknown_name
+from unlearnbench.results.schema import Result
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -69,9 +70,9 @@ def _tried(rule: Rule[S], subject: S) -> Verdict:
     try:
         rule.trial(subject)
     except NotTried as reason:
-        return Verdict(rule, None, str(reason))
+        return Verdict(rule, None, _joined(str(reason)))
     except Broken as fault:
-        return Verdict(rule, False, str(fault))
+        return Verdict(rule, False, _joined(str(fault)))
     except Exception as error:
         return Verdict(rule, False, f"it raises {one_line(error)} ({_place(error)})")
     return Verdict(rule, True)
@@ -107,19 +108,23 @@ def no_duplicates(what: str, names: Iterable[str]) -> None:
 
 def goes_forward(calls: Sequence[tuple[int, int, str]]) -> None:
     """What a progress function was told: `done` rises to its total, stage by stage."""
+    hold(bool(calls), "progress is never called: call progress(done, total, note) as the work goes")
     last: tuple[int, int, str] = (0, 0, "")
+    told = ""
     for done, total, note in calls:
+        # A note may go on with a number that changes: "training, loss 0.3", "epoch 2".
         stage = note.split(" ")[0]
+        begun_again = last[0] == last[1] and note != told
         hold(
             0 <= done <= total and total > 0,
             f'progress({done}, {total}, "{note}"): done lies between 0 and the total',
         )
         hold(
-            (total, stage) != last[1:] or done >= last[0],
+            (total, stage) != last[1:] or done >= last[0] or begun_again,
             f'progress({done}, {total}, "{note}") comes after {last[0]} of {last[1]}: it goes '
             "forward (another stage has another note)",
         )
-        last = (done, total, stage)
+        last, told = (done, total, stage), note
     hold(
         last[0] == last[1],
         f"progress ends at {last[0]} of {last[1]}: the last call says that all is done",
@@ -128,7 +133,22 @@ def goes_forward(calls: Sequence[tuple[int, int, str]]) -> None:
 
 def one_line(error: BaseException) -> str:
     """The kind and the words of an error."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(":. ")
+    return _told(type(error).__name__, str(error))
+
+
+def failure_of(result: Result) -> str:
+    """The kind and the words of the error that a job ended with, in one line."""
+    return _told(result.error.type, result.error.message) if result.error else ""
+
+
+def _told(kind: str, words: str) -> str:
+    return f"{kind}: {_joined(words)}".rstrip(":. ")
+
+
+def _joined(text: str) -> str:
+    """A text in one line: a verdict is one, whatever a plugin's message is."""
+    lines = text.splitlines()
+    return text if len(lines) <= 1 else " ".join(filter(None, map(str.strip, lines)))
 
 
 def _place(error: BaseException) -> str:

@@ -32,7 +32,7 @@ def attributes(trial: Trial) -> None:
     )
 
 
-@rule("registered", "an entry point of unlearnbench.methods leads to it")
+@rule("registered", "an entry point of unlearnbench.methods leads to it, and its name is its own")
 def registered(trial: Trial) -> None:
     claims.is_registered(type(trial.method), "method")
 

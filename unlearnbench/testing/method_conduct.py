@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,13 +14,20 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from unlearnbench import plugins
-from unlearnbench.errors import Diverged, UserError
+from unlearnbench.errors import Diverged, UserError, counted
 from unlearnbench.method import Method
 from unlearnbench.models.wrapped import WrappedModel
 from unlearnbench.request import EDIT_TARGETS, ForgetRequest
 from unlearnbench.task import Task
 from unlearnbench.testing.claims import plugin_of
-from unlearnbench.testing.conformance import NotTried, goes_forward, hold, one_line, rule
+from unlearnbench.testing.conformance import (
+    NotTried,
+    failure_of,
+    goes_forward,
+    hold,
+    one_line,
+    rule,
+)
 from unlearnbench.testing.method_trial import (
     Trial,
     answers_of,
@@ -144,21 +152,39 @@ def evaluation_text(trial: Trial) -> None:
         unevaluated=whole.unevaluated[:6],
     )
     told = "\n".join(_request_text(whole))
-    secret = {text for text in task.evaluation_text() if text not in told}
+    # A common word ("tea") proves nothing; who reads the evaluation meets names and sentences too.
+    secret = {
+        text
+        for text in task.evaluation_text()
+        if text not in told and (" " in text or not text.islower())
+    }
     tokenizer = tiny_tokenizer(kind=_Listening)
     assert isinstance(tokenizer, _Listening)
     shape, _ = trial.any_run()
     model = small_model(shape, positions=1024, tokenizer=tokenizer)
+    refusal: UserError | None = None
     with _watched(type(task)) as touched:
-        trial.run(model, request)
+        try:
+            trial.run(model, request)
+        except UserError as told_so:
+            refusal = told_so
     what = f"unlearn {touched[0]}" if touched else ""
     hold(not touched, f"{what}: a method reads its request, and nothing of the evaluation")
-    seen = [text for text in secret for heard in tokenizer.heard if text in heard]
+    seen = [text for text in secret if _has_words(tokenizer.heard, text)]
     hold(
         not seen,
-        f"unlearn reads {len(seen)} texts of the evaluation: a method reads its request, and "
-        "nothing else of the task",
+        f"unlearn reads {counted(len(seen), 'text')} of the evaluation: a method reads its "
+        "request, and nothing else of the task",
     )
+    if refusal is not None:
+        hold("\n" not in str(refusal), f"it refuses in more than one line: {refusal}")
+        raise NotTried(f"it refuses a small request of the task {TASK}: {refusal}")
+
+
+def _has_words(heard: Sequence[str], text: str) -> bool:
+    """Whether one of the texts has `text` in it, from word to word: no "tea" in "instead"."""
+    words = re.compile(rf"(?<!\w){re.escape(text)}(?!\w)")
+    return any(text in each and words.search(each) for each in heard)
 
 
 @contextmanager
@@ -198,12 +224,7 @@ def _request_text(request: ForgetRequest) -> Iterator[str]:
 def progress(trial: Trial) -> None:
     if trial.is_reference:
         raise NotTried("a reference need not report itself")
-    for shape, run in trial.runs().items():
-        hold(
-            bool(run.calls),
-            f"on a {shape}-shaped model progress is never called: call "
-            "progress(done, total, note) as the work goes",
-        )
+    for _, run in trial.runs().items():
         goes_forward(run.calls)
 
 
@@ -296,8 +317,10 @@ def end_to_end(trial: Trial) -> None:
     runner = JobRunner(store)
     with other_generators(0, []):
         result = runner.run(job, runner.identify(job), lambda done, total, note="": None)
-    told = f"{result.error.type}: {result.error.message}" if result.error else ""
-    hold(result.status in FINAL, f"a job on {TASK} ends as {result.status}: {told}")
+    hold(
+        result.status in FINAL,
+        f"a job on {TASK} ends as {result.status}: {failure_of(result)}",
+    )
     for path in store.folder.rglob("*.json"):
         faults = verify(path)
         hold(

@@ -24,12 +24,12 @@ from unlearnbench.testing.conformance import NotTried, Rule, hold, one_line, rul
 from unlearnbench.testing.method_trial import (
     SHAPES,
     Answers,
-    Network,
     Run,
     Trial,
     answers_of,
     small_model,
 )
+from unlearnbench.testing.network import Network
 from unlearnbench.testing.tiny_models import tiny_request
 
 

@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from unlearnbench.errors import UserError
 from unlearnbench.method import Method
-from unlearnbench.models.fingerprint import parameter_digests, tensor_digest
 from unlearnbench.models.language_model import LanguageModel
 from unlearnbench.request import ForgetRequest
 from unlearnbench.testing.conformance import NotTried, Once
+from unlearnbench.testing.network import Network
 from unlearnbench.testing.tiny_models import tiny_model, tiny_request
 
 #: The shapes of models that a method is run on.
@@ -53,40 +52,6 @@ def answers_of(model: LanguageModel, request: ForgetRequest) -> Answers:
     scored = model.score(prompts, [[e.answer, "dummy"] for e in examples])
     said = model.generate(prompts, max_new_tokens=6)
     return Answers([[c.logprobs for c in each] for each in scored], said)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network as far as it may not change: parameters by name, their kind, and its modules."""
-
-    parameters: dict[str, tuple[tuple[int, ...], torch.dtype, torch.device]]
-    digests: dict[str, str]
-    modules: dict[str, tuple[str, int]]
-    tied: bool
-    text: tuple[int, int, str]
-
-    @classmethod
-    def of(cls, model: LanguageModel) -> Network:
-        named = dict(model.hf.named_parameters())
-        head = model.hf.get_output_embeddings()
-        return cls(
-            {n: (tuple(p.shape), p.dtype, p.device) for n, p in named.items()},
-            parameter_digests(model.hf)
-            | {n: tensor_digest(b) for n, b in model.hf.named_buffers()},
-            {n: (type(m).__name__, _hooks(m)) for n, m in model.hf.named_modules()},
-            head is not None and head.weight is model.hf.get_input_embeddings().weight,
-            (
-                len(model.tokenizer),
-                int(model.hf.get_input_embeddings().weight.shape[0]),
-                type(model.prompt_format).__name__,
-            ),
-        )
-
-
-def _hooks(module: nn.Module) -> int:
-    """Everything that was hung onto a module: hooks, and a `forward` of the instance's own."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    return sum(map(len, hooks)) + ("forward" in vars(module))
 
 
 @dataclass

@@ -23,7 +23,7 @@ def attributes(trial: Trial) -> None:
     )
 
 
-@rule("registered", "an entry point of unlearnbench.tasks leads to it")
+@rule("registered", "an entry point of unlearnbench.tasks leads to it, and its name is its own")
 def registered(trial: Trial) -> None:
     claims.is_registered(type(trial.task), "task")
 

@@ -63,6 +63,7 @@ TASK_RULES: tuple[Rule[Trial], ...] = (
     task_data.data,
     task_data.oracle,
     task_records.records_as_described,
+    task_records.model_untouched,
     task_records.repeats,
     task_records.progress,
     task_records.metrics,

@@ -18,7 +18,14 @@ from unlearnbench.results.records import dump_records, parse_records
 from unlearnbench.results.schema import Headline, Metric
 from unlearnbench.task import Task
 from unlearnbench.testing.claims import plugin_of
-from unlearnbench.testing.conformance import NotTried, goes_forward, hold, no_duplicates, rule
+from unlearnbench.testing.conformance import (
+    NotTried,
+    failure_of,
+    goes_forward,
+    hold,
+    no_duplicates,
+    rule,
+)
 from unlearnbench.testing.task_trial import Trial
 
 #: Numbers may differ by this where records come in another order: sums are rounded otherwise.
@@ -45,6 +52,18 @@ def records_as_described(trial: Trial) -> None:
             task.text_in_records or not record.holds_text,
             f'record "{record.id}" of {record.split} holds text, and text_in_records is False',
         )
+
+
+@rule("model", "evaluate() leaves the model as it was")
+def model_untouched(trial: Trial) -> None:
+    hold(bool(trial.records), "evaluate() gives no record")
+    rest = len(trial.changed) - 1
+    hold(
+        not trial.changed,
+        f"evaluate() changes {trial.changed[0] if trial.changed else ''}"
+        + (f" and {rest} more" if rest > 0 else "")
+        + ": others measure the same model after it, so leave it as it was",
+    )
 
 
 @rule("repeats", "the same model gives the same records again")
@@ -205,8 +224,7 @@ def end_to_end(trial: Trial) -> None:
     store = ResultStore(trial.folder / "results")
     runner = JobRunner(store)
     result = runner.run(job, runner.identify(job), silent)
-    told = f"{result.error.type}: {result.error.message}" if result.error else ""
-    hold(result.status == "ok", f"the job ends as {result.status}: {told}")
+    hold(result.status == "ok", f"the job ends as {result.status}: {failure_of(result)}")
     for path in store.folder.rglob("*.json"):
         faults = verify(path)
         hold(not faults, f"its result is not valid: {faults[0] if faults else ''}")

@@ -21,6 +21,8 @@ class Trial:
         self.task, self.given_model, self.folder = task, model, folder
         #: The progress of the evaluation: done, total, note.
         self.calls: list[tuple[int, int, str]] = []
+        #: What the evaluation changed of its model, by the words for it.
+        self.changed: list[str] = []
         self._once = Once()
 
     @property
@@ -53,4 +55,9 @@ class Trial:
         def progress(done: int, total: int, note: str = "") -> None:
             self.calls.append((done, total, note))
 
-        return self.task.assess_generations(self.task.evaluate(model, progress), model)
+        from unlearnbench.testing.network import differences, state_of
+
+        before = state_of(model)
+        records = self.task.assess_generations(self.task.evaluate(model, progress), model)
+        self.changed = differences(before, state_of(model))
+        return records
