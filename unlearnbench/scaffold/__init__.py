@@ -114,6 +114,11 @@ def module_of(name: str) -> str:
 
 
 def class_of(kind: str, name: str) -> str:
-    """The class: `MyMethod`; with its kind behind it where the word is taken."""
+    """The class: `MyMethod`; with its kind behind it where the word is taken.
+
+    Before it where pytest would take the class for a test: `MethodTest`.
+    """
     found = "".join(part.capitalize() for part in name.split("-"))
+    if found.startswith("Test"):
+        return kind.capitalize() + found
     return found + kind.capitalize() if found in TAKEN or keyword.iskeyword(found) else found
