@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.plugins import API_VERSION
-from unlearnbench.request import ForgetRequest
+from unlearnbench.request import EDIT_TARGETS, ForgetRequest
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +136,17 @@ class Method(ABC, Generic[C]):
             return cls(cls.Config(**values))  # type: ignore[arg-type]
         except ValidationError as error:
             raise UserError(_first_fault(cls.name, error)) from error
+
+
+def target_fault(method: Method[Any]) -> str | None:
+    """Why the `target` of a method is no edit target, else None. The end of a sentence."""
+    target = method.target
+    if target is None or (isinstance(target, str) and target in EDIT_TARGETS):
+        return None
+    return (
+        f"the edit target is {target!r}: one of {', '.join(EDIT_TARGETS)} "
+        '(a hyperparameter that is something else needs another name than "target")'
+    )
 
 
 def outside_scope(names: Sequence[str], patterns: Sequence[str]) -> list[str]:

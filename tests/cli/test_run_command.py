@@ -188,6 +188,37 @@ def test_a_wrong_file_of_a_method_is_one_line(spec: str, message: str, tmp_path:
     assert message.replace("{}", str(path)) in line
 
 
+def test_names_and_files_are_told_apart_at_a_comma(tmp_path: Path) -> None:
+    odd = tmp_path / "a,b"
+    odd.mkdir()
+    for folder in (tmp_path, odd):
+        (folder / "mine.py").write_text(FILE)
+    given = "none,mine.py:Mine,a,b/mine.py:Second, mine.py:Second"
+    shown = _call("--method", given, "--task", "nano", "--model", "nano", "--seed", 0, "--dry-run")
+    assert [line.partition(" · ")[0] for line in shown.output.splitlines()[:-1]] == [
+        "none",
+        "mine.py:Mine",
+        "mine.py:Second",
+        "mine.py:Second",
+    ]
+    spec = ("--method", "rome,gone.py:Mine", "--task", "nano", "--model", "nano", "--dry-run")
+    assert "gone.py" in (told := _one_line(_call(*spec)))
+    assert "does not exist" in told
+
+
+@pytest.mark.parametrize("default", ["0.5", "0.0", "'nowhere'", "(1, [2])"])
+def test_a_target_that_is_no_edit_target_is_told_before_anything_runs(
+    default: str, tmp_path: Path
+) -> None:
+    source = f"{FILE}\n\nclass Aims(Mine):\n    name = 'aims'\n\n    class Config(Options):\n"
+    (tmp_path / "mine.py").write_text(f"{source}        target: object = {default}\n")
+    call = ("--method", "mine.py:Aims", "--task", "nano", "--model", "nano", "--dry-run")
+    assert _one_line(_call(*call)) == (
+        f'Error: method "mine.py:Aims": the edit target is {default}: one of dummy, incorrect, '
+        'avoidant, idk (a hyperparameter that is something else needs another name than "target").'
+    )
+
+
 def test_a_setting_for_nobody_is_told_with_the_names_that_there_are(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FILE)
     call = ("--method", "mine.py:Mine", "--task", "nano", "--model", "nano", "--dry-run")

@@ -25,6 +25,7 @@ BROKEN = [
     ("PromisesMuch", "attributes", "guarantee is 'oblivion': one of 'data-deletion'"),
     ("IsSometimesStochastic", "attributes", "stochastic is 'sometimes': a bool"),
     ("AimsElsewhere", "attributes", "the edit target is 'nowhere': one of dummy"),
+    ("AimsAtAProbability", "attributes", 'needs another name than "target"'),
     ("RefusesItsDefault", "config-defaults", "the default size = -1.0"),
     ("NeedsAValue", "config-defaults", 'Required has no default for "steps"'),
     ("KeepsATuple", "config-round-trip", "Tuples.layers is (0, 1), and [0, 1] after"),

@@ -135,6 +135,11 @@ class RefusedDefault(MethodConfig):
     size: float = Field(-1.0, gt=0)
 
 
+class AimsAtAProbability(Sound):
+    class Config(ToyConfig):
+        target: float = 0.5
+
+
 class RefusesItsDefault(Sound):
     Config = RefusedDefault
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -219,8 +219,24 @@ def study_of(
 
 
 def names(values: tuple[str, ...]) -> list[str]:
-    """`a,b` and repeated options alike; a path to a file with a comma stays whole."""
-    return [n.strip() for v in values for n in ([v] if ".py:" in v else v.split(",")) if n.strip()]
+    """`a,b` and repeated options alike; a path with a comma stays whole where it is a file's."""
+    return [name.strip() for value in values for name in _split(value) if name.strip()]
+
+
+def _split(value: str) -> Iterator[str]:
+    parts = value.split(",")
+    while parts:
+        longest = range(len(parts), 1, -1)
+        size = next((n for n in longest if _is_in_a_file(",".join(parts[:n]))), 1)
+        yield ",".join(parts[:size])
+        parts = parts[size:]
+
+
+def _is_in_a_file(spec: str) -> bool:
+    from unlearnbench.experiment import file_of
+
+    named = ".py:" in spec and "," not in spec.rpartition(":")[2]
+    return named and os.path.isfile(file_of(spec).expanduser())
 
 
 def show_jobs(jobs: Sequence[Job]) -> None:

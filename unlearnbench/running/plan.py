@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from unlearnbench import plugins
 from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.experiment import is_experiment, load_from_file, short
-from unlearnbench.method import Method
+from unlearnbench.method import Method, target_fault
 from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.models.devices import check_device_name
 from unlearnbench.results.schema import TuningBlock
@@ -134,7 +134,9 @@ def plan_jobs(
                 method_class = load_method(name)
                 _check_own_name(name, method_class)
                 config = {**own, **settings.get(setting_name(name), {})}
-                method_class.configured(**config)  # raises on a wrong setting
+                fault = target_fault(method_class.configured(**config))  # raises on a wrong one
+                if fault:
+                    raise UserError(f'method "{short(name)}": {fault}.')
                 runs = seeds if method_class.stochastic else seeds[:1]
                 built += [
                     Job(

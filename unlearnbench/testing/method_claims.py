@@ -8,8 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from unlearnbench import search
-from unlearnbench.method import Guarantee, Method, Role
-from unlearnbench.request import EDIT_TARGETS
+from unlearnbench.method import Guarantee, Method, Role, target_fault
 from unlearnbench.testing import claims
 from unlearnbench.testing.conformance import hold, rule
 from unlearnbench.testing.method_trial import Trial, small_model
@@ -25,11 +24,8 @@ def attributes(trial: Trial) -> None:
         {"guarantee": get_args(Guarantee), "role": get_args(Role)},
         {"stochastic": bool, "parallel": bool, "source": str},
     )
-    target = trial.method.target
-    hold(
-        target is None or target in EDIT_TARGETS,
-        f"the edit target is {target!r}: one of {', '.join(EDIT_TARGETS)}",
-    )
+    fault = target_fault(trial.method)
+    hold(fault is None, str(fault))
 
 
 @rule("registered", "an entry point of unlearnbench.methods leads to it, and its name is its own")
