@@ -6,12 +6,13 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import handmade
+from tests.plugin_site import plugin_site
 from unlearnbench.cache import cache_folder
 from unlearnbench.results import Ledger, dump_records, ledger, load_result, recomputation
 from unlearnbench.results.ledger import secret_file
@@ -285,3 +286,93 @@ def test_validate_never_asks_the_ledger(result_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(recomputation, "verify", lambda path: ["recomputed once more"])
     done = CliRunner().invoke(cli, ["validate", str(result_path)])
     assert "recomputed once more" in done.output
+
+
+# --- all code of a distribution -------------------------------------------------------------------
+
+
+def tag_now(path: Path) -> str | None:
+    """The tag that a process which starts now would give."""
+    importlib.invalidate_caches()
+    ledger._top_level.cache_clear()
+    book = Ledger()
+    book.add("0" * 64)
+    book.save()  # keeps the secret, without which no two ledgers agree
+    return book.tag(path, load_result(path))
+
+
+@pytest.fixture
+def kit(result_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The site folder of a distribution of two packages and a module; its task made the result."""
+    fresh = ledger._package_hash.__wrapped__
+    monkeypatch.setattr(
+        ledger, "_package_hash", lambda p: "ours" if p.startswith("unlearnbench") else fresh(p)
+    )
+    with plugin_site(tmp_path / "site") as site:
+        site.install("some-kit", {"task": {"some-task": "some_task.task:Task"}})
+        for name in ("some_task/__init__.py", "some_task/task.py", "some_scores/__init__.py"):
+            (site.root / name).parent.mkdir(exist_ok=True)
+            (site.root / name).write_text("A = 1\n")
+        (site.root / "some_words.py").write_text("A = 1\n")
+        document = json.loads(result_path.read_bytes())
+        document["task"]["name"] = "some-task"
+        result_path.write_text(json.dumps(document))
+        yield site.root
+
+
+def says(kit: Path, name: str, text: str) -> None:
+    (info,) = kit.glob("*.dist-info")
+    (info / name).write_text(text)
+
+
+RECORD = "some_task/__init__.py,,\nsome_scores/__init__.py,,\nsome_words.py,,\n../../bin/x.py,,\n"
+TOP_LEVEL = "some_task\nsome_scores\nsome_words\n"
+EDITABLE = '{"url": "file:///home", "dir_info": {"editable": true}}'
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        {"RECORD": RECORD},
+        {"top_level.txt": TOP_LEVEL},
+        {"top_level.txt": TOP_LEVEL, "RECORD": "x.pth,,\n", "direct_url.json": EDITABLE},
+    ],
+    ids=["by its files", "by its names", "for editing"],
+)
+@pytest.mark.parametrize("changed", ["some_task/task.py", "some_scores/new.py", "some_words.py"])
+def test_whatever_package_of_a_distribution_changes_the_tag_is_another(
+    result_path: Path, kit: Path, listing: dict[str, str], changed: str
+):
+    for name, text in listing.items():
+        says(kit, name, text)
+    before = tag_now(result_path)
+    assert before is not None
+    assert tag_now(result_path) == before
+    (kit / changed).write_text("A = 2\n")
+    assert tag_now(result_path) not in (None, before)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [{}, {"RECORD": "some_task/__init__.py,,\n", "direct_url.json": EDITABLE}],
+    ids=["no list", "for editing"],
+)
+def test_a_distribution_whose_packages_cannot_be_told_has_no_tag(
+    result_path: Path, kit: Path, listing: dict[str, str]
+):
+    for name, text in listing.items():
+        says(kit, name, text)
+    assert tag_now(result_path) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+@pytest.mark.parametrize("to", ["folder", "file.py", "nothing"])
+def test_a_package_with_a_link_in_it_has_no_tag(
+    result_path: Path, kit: Path, tmp_path: Path, to: str
+):
+    says(kit, "RECORD", RECORD)
+    assert tag_now(result_path) is not None
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.py").write_text("")
+    (kit / "some_scores" / "linked").symlink_to(tmp_path / to)
+    assert tag_now(result_path) is None

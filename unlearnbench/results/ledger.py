@@ -5,8 +5,10 @@ the code that recomputes them. It is an HMAC under a secret of this user on this
 ledger is a plain list of tags. So
 
 * a tag vouches for this: `verify` found no fault in exactly these bytes, run by this suite, with
-  this source of the suite and of the task's and the utilities' packages, in these versions of what
-  they require. A changed metric, task, record or digit has another tag, which is not there;
+  this source of the suite and of all packages of the distributions that the task and the utilities
+  are of, in these versions of what they require. A changed metric, task, record or digit has
+  another tag, which is not there. Where the packages of a distribution cannot be told, or a link
+  lies in one, there is no tag;
 * a ledger that is torn, poisoned, or comes from another machine gives no tier: nobody without the
   secret can write a tag. What is no tag is skipped;
 * it does not vouch against whoever runs as this user: they can read the secret (and could as well
@@ -23,6 +25,7 @@ import hashlib
 import hmac
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import os
 import platform
@@ -152,21 +155,56 @@ def _code_of(result: Result) -> str | None:
         found += [plugins.find("utility", block.name) for block in result.utilities]
     except PluginError:
         return None
-    packages = {"unlearnbench", *(p.value.partition(":")[0].split(".")[0].strip() for p in found)}
+    distributions = {"unlearnbench", *(p.distribution for p in found)}
+    packages = {p.value.partition(":")[0].split(".")[0].strip() for p in found}
+    for distribution in distributions:
+        own = _top_level(distribution)
+        if own is None:
+            return None
+        packages |= own
     parts = [platform.python_implementation(), platform.python_version(), platform.machine()]
     for package in sorted(packages):
         content = _package_hash(package)
         if content is None:
             return None
         parts += [package, content]
-    for distribution in sorted({"unlearnbench", *(p.distribution for p in found)}):
+    for distribution in sorted(distributions):
         parts += [distribution, *_versions(distribution)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 @lru_cache(maxsize=32)
+def _top_level(distribution: str) -> frozenset[str] | None:
+    """The packages and modules that a distribution brings, or None: nothing says which.
+
+    What is installed for editing lists none of its files; its builder may name them all the same.
+    """
+    try:
+        found = importlib.metadata.distribution(distribution)
+        declared = (found.read_text("top_level.txt") or "").split()
+        installed = found.read_text("RECORD") is not None and not _is_editable(found)
+        files = (found.files or []) if installed else []
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
+        return None
+    modules = (f for f in files if inspect.getmodulename(f.name) and f.parts[0] != "..")
+    recorded = {f.parts[0] if len(f.parts) > 1 else inspect.getmodulename(f.name) for f in modules}
+    names = {*declared, *(name for name in recorded if name)} - {"__pycache__"}
+    return frozenset(names) or None
+
+
+def _is_editable(distribution: importlib.metadata.Distribution) -> bool:
+    """Whether it was installed as a folder that is worked in (direct_url.json, PEP 610)."""
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    folder = origin.get("dir_info") if isinstance(origin, dict) else None
+    return isinstance(folder, dict) and bool(folder.get("editable"))
+
+
+@lru_cache(maxsize=32)
 def _package_hash(package: str) -> str | None:
-    """sha256 over the files of an importable package, or None: not there, or too large."""
+    """sha256 over the files of an importable package; None where that is not all of its code.
+
+    It is not there, is too large, or has a link in it, which Python follows and we do not.
+    """
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -182,6 +220,8 @@ def _package_hash(package: str) -> str | None:
             return total.hexdigest()
         for root in roots:
             for file in _files(root):
+                if file.is_symlink():
+                    return None
                 size += file.stat().st_size
                 if size > MAX_PACKAGE_BYTES:
                     return None
@@ -193,9 +233,11 @@ def _package_hash(package: str) -> str | None:
 
 
 def _files(root: Path) -> Iterator[Path]:
+    """Every file below a folder, and every link, to whatever it leads."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if f != "__pycache__")
-        yield from (path for name in sorted(names) if (path := Path(folder, name)).is_file())
+        paths = (Path(folder, name) for name in sorted([*names, *folders]))
+        yield from (path for path in paths if path.is_symlink() or path.is_file())
 
 
 @lru_cache(maxsize=32)
