@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from tests.leaderboard import sent
 from unlearnbench.cli import cli
+from unlearnbench.results import Record, dump_records, load_result
+from unlearnbench.results.records import sha256_of
 from unlearnbench_leaderboard.submitting import review as room
 from unlearnbench_leaderboard.submitting.review import safe
 from unlearnbench_leaderboard.submitting.review_command import _say
@@ -174,6 +176,39 @@ def of_a_task_that_nobody_knows(pull: Path) -> None:
     sent.change(path, lambda d: d["task"].update(name="::error::x"))
 
 
+def diverged(pull: Path, text: str | None, **task: str) -> None:
+    """A result without numbers, with a journal of one step, where the store would put it."""
+    path = sent.ended(pull, "diverged", seed=300)
+    journal = dump_records([Record("edit-1", "edits", "edit-1", {"loss": 1.0}, text)])
+    block = {
+        "file": f"{path.stem}.journal.jsonl.gz",
+        "sha256": sha256_of(journal),
+        "n": 1,
+        "means": {"loss": 1.0},
+    }
+    sent.change(path, lambda d: (d.update(journal=block), d["task"].update(task)))
+    home = pull / load_result(path).relative_folder
+    home.mkdir(parents=True, exist_ok=True)
+    path.rename(home / path.name)
+    (home / str(block["file"])).write_bytes(journal)
+
+
+def hazardous_text_of_no_known_version(pull: Path) -> None:
+    diverged(pull, "How it is made.", name="wmdp", split="bio", version="0")
+
+
+def text_of_a_made_up_task(pull: Path) -> None:
+    diverged(pull, "How it is made.", name="no-such-task", version="1")
+
+
+def no_numbers_of_a_made_up_task(pull: Path) -> None:
+    diverged(pull, None, name="no-such-task", version="1")
+
+
+def no_numbers_of_no_known_version(pull: Path) -> None:
+    diverged(pull, "Plain text of a task that may have it.", version="0")
+
+
 HARM = {
     link_to_a_secret: "0000000000000007.json is a link",
     linked_folder: "other is a link",
@@ -191,6 +226,10 @@ HARM = {
     records_outside: 'records.file: ".." should be called',
     local_method: "its method is a local file",
     of_a_task_that_nobody_knows: "it should lie at",
+    hazardous_text_of_no_known_version: "item 1 holds text, and no record of wmdp may",
+    text_of_a_made_up_task: "whether a record of no-such-task may cannot be told here",
+    no_numbers_of_a_made_up_task: 'no task is called "no-such-task"',
+    no_numbers_of_no_known_version: "task.version: 0, and version 1 is installed",
 }
 
 

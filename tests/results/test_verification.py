@@ -282,9 +282,13 @@ def test_a_task_whose_code_fails_is_a_fault_not_a_crash(
 
 def test_a_task_that_is_not_installed_is_a_fault_with_the_nearest(result_path: Path):
     change(result_path, lambda d: d["task"].update(name="tofuu"))
-    (fault,) = verify(result_path)
+    fault, *of_text = verify(result_path)
     assert fault.startswith("task.name: its metrics cannot be recomputed here")
     assert "tofu" in fault
+    assert of_text == [
+        f"records.{field}: item 1 holds text, and whether a record of tofuu may cannot be told here"
+        for field in ("file", "before_file", "retain_file")
+    ]
 
 
 def test_another_version_of_the_task_is_a_fault_with_both(result_path: Path):
@@ -386,12 +390,13 @@ def test_names_and_numbers_alone_are_no_text(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("hazardous")
-def test_a_run_without_records_has_its_journal_looked_at_too(tmp_path: Path):
+@pytest.mark.parametrize("version", [Tofu.version, "0"])
+def test_a_run_without_records_has_its_journal_looked_at_too(tmp_path: Path, version: str):
     path = ResultStore(tmp_path).save(handmade.failed())
     data = dump_records([Record("edit-1", "edits", "edit-1", {}, "A plain sentence.")])
     (path.parent / "x.gz").write_bytes(data)
     block = {"file": "x.gz", "sha256": sha256_of(data), "n": 1, "means": {}}
-    change(path, lambda d: d.update(journal=block))
+    change(path, lambda d: (d.update(journal=block), d["task"].update(version=version)))
     assert verify(path) == ["journal.file: item 1 holds text, and no record of tofu may"]
 
 

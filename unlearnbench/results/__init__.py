@@ -14,7 +14,7 @@ from unlearnbench.results.store import (
     tree_files,
     write_atomically,
 )
-from unlearnbench.results.verification import not_installed, verify
+from unlearnbench.results.verification import may_hold_text, not_installed, verify
 
 __all__ = [
     "Ledger",
@@ -28,6 +28,7 @@ __all__ = [
     "json_schema",
     "load_records",
     "load_result",
+    "may_hold_text",
     "not_installed",
     "plain_line",
     "read_result",

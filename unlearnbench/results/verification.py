@@ -197,16 +197,31 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     return faults
 
 
-def _text_faults(result: Result, loaded: Mapping[str, _Table]) -> list[str]:
-    """The files that hold text, where the task is one of those whose text must not get about."""
+def may_hold_text(task_name: str) -> bool | None:
+    """Whether records of a task may hold text; None where it is not installed and nobody can tell.
+
+    Its version is not asked for: a result that states another one is of the same items.
+    """
+    from unlearnbench.running.plan import load_task
+
     try:
-        task, _ = _plugins(result)
-    except ResultError:
-        return []  # nobody can tell, and nobody can recompute it either
-    if task.text_in_records:
+        return load_task(task_name).text_in_records
+    except UserError:
+        return None
+
+
+def _text_faults(result: Result, loaded: Mapping[str, _Table]) -> list[str]:
+    """The files that hold text, unless the task is known for one whose text may get about."""
+    allowed = may_hold_text(result.task.name)
+    if allowed:
         return []
+    why = (
+        f"whether a record of {result.task.name} may cannot be told here"
+        if allowed is None
+        else f"no record of {result.task.name} may"
+    )
     return [
-        f"{field}: item {number} holds text, and no record of {task.name} may"
+        f"{field}: item {number} holds text, and {why}"
         for field, table in loaded.items()
         if (number := next((n for n, r in enumerate(table.records, 1) if r.holds_text), 0))
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.errors import ResultError
-from unlearnbench.results import Result, tree_files, usable_cores, verified
+from unlearnbench.results import Result, not_installed, tree_files, usable_cores, verified
 from unlearnbench_leaderboard.tables.entries import Entry, Fault, TiersOf, look_through
 
 #: Endings of `provenance.git_commit` where the code that ran is no commit's.
@@ -88,8 +88,8 @@ Objection = Callable[[Path, Result], str | None]
 def recomputing(objection: Objection = lambda path, result: None) -> TiersOf:
     """Trusts what has no objection and whose every number follows from its records.
 
-    A fault is also what nobody can tell here, since a plugin is not installed, and a file that is
-    not called what the store calls it.
+    A fault is also what nobody can tell here, since a plugin is not installed (whatever came of the
+    job), and a file that is not called what the store calls it.
     """
 
     def tiers(read: Sequence[tuple[Path, Result]]) -> list[str | Fault]:
@@ -98,6 +98,8 @@ def recomputing(objection: Objection = lambda path, result: None) -> TiersOf:
         for (path, result), faults in zip(read, answers, strict=True):
             reasons = (objection(path, result), _misnamed(path, result))
             told = [reason for reason in reasons if reason] or faults
+            if not told and (unknown := not_installed(result)):
+                told = [unknown]  # what has no numbers is not recomputed, and would pass unseen
             tier = "recomputed" if result.records else "unverified"
             found.append(Fault(told) if told else tier)
         return found
