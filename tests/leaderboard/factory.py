@@ -60,6 +60,7 @@ def result(
     flags: Sequence[str] = (),
     version: str = "1",
     distribution: str = "unlearnbench",
+    distribution_version: str = "",
     task: str = "tofu",
     split: str = "forget10",
     n_eval: Mapping[str, int] | None = None,
@@ -94,7 +95,7 @@ def result(
         metrics.append(Metric(name="prob", split="forget", value=0.5, n=400))
     ok = status == "ok"
     identity = [method, config, target, guarantee, role, version, distribution, task, split, model]
-    identity += [fingerprint, seed, suite_version, data]
+    identity += [fingerprint, seed, suite_version, data, distribution_version]
     return Result.model_validate(
         {
             "run_id": sha(identity)[:16],
@@ -105,6 +106,7 @@ def result(
                 "name": method,
                 "version": version,
                 "distribution": distribution,
+                "distribution_version": distribution_version,
                 "config": dict(config or {}),
                 "guarantee": guarantee,
                 "role": role,

@@ -82,6 +82,38 @@ def test_a_label_names_the_version_and_the_distribution_where_they_differ():
     }
 
 
+def local(seed, content, **changes):
+    return result(
+        seed=seed,
+        distribution="local file",
+        distribution_version=content,
+        flags=["experiment: mine.py"],
+        **changes,
+    )
+
+
+def test_local_files_of_other_content_are_rows_of_their_own():
+    one, other = "0123456789abcdef", "fedcba9876543210"
+    found = rows(local(0, one), local(1, one, forget=0.2), local(2, other), result(seed=3))
+    assert {row.label: [run.result.provenance.seed for run in row.runs] for row in found} == {
+        "grad-diff (from local file, file 01234567)": [0, 1],
+        "grad-diff (from local file, file fedcba98)": [2],
+        "grad-diff (from unlearnbench)": [3],
+    }
+    assert len({row.id for row in found}) == 3
+    assert [row.label for row in rows(local(0, one), local(1, one))] == ["grad-diff"]
+
+
+def test_a_local_file_of_two_seeds_supersedes_its_own_content_only():
+    found = rows(local(0, "a" * 16, created=1), local(0, "b" * 16, created=2))
+    assert [len(row.superseded) for row in found] == [0, 0]
+
+
+def test_another_release_of_a_package_is_the_same_row():
+    row = only(*(result(seed=s, distribution_version=f"0.{s}") for s in (1, 2)))
+    assert len(row.runs) == 2
+
+
 def test_a_long_setting_is_shortened_in_the_label_only():
     long = "x" * 500
     found = rows(result(config={"prompt": long}), result(config={"prompt": "y"}))

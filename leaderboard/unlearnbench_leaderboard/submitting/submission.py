@@ -9,6 +9,7 @@ from pathlib import Path
 from unlearnbench.errors import ResultError
 from unlearnbench.results import Result, not_installed, tree_files, usable_cores, verified
 from unlearnbench_leaderboard.tables.entries import Entry, Fault, TiersOf, look_through
+from unlearnbench_leaderboard.tables.rows import LOCAL_FILE
 
 #: Endings of `provenance.git_commit` where the code that ran is no commit's.
 _NO_COMMIT = {
@@ -65,9 +66,7 @@ def files_of_entries(entries: Sequence[Entry]) -> dict[str, Path]:
 def objection(path: Path, result: Result) -> str | None:
     """Why nobody else could make the result at `path` again, else None."""
     method, commit = result.method, result.provenance.git_commit or ""
-    if method.distribution == "local file" or any(
-        f.startswith("experiment:") for f in method.flags
-    ):
+    if method.distribution == LOCAL_FILE or any(f.startswith("experiment:") for f in method.flags):
         return (
             "its method is a local file, which nobody else has. Register it as a plugin "
             "(CONTRIBUTING.md, A method) and run again"

@@ -38,9 +38,13 @@ COSTS = (
 #: Of these the highest of any seed: the seeds of a row share one search.
 _HIGHEST = ("peak_memory_bytes", "trials")
 
-#: Columns that a configuration's label may take.
+#: What `method.distribution` is where the method is no plugin but a file.
+LOCAL_FILE = "local file"
+
+#: Columns that a configuration's label may take, a setting's value, and the hash of a file.
 _LABEL_WIDTH = 60
 _VALUE_WIDTH = 24
+_HASH_WIDTH = 8
 
 
 @dataclass(frozen=True)
@@ -187,8 +191,15 @@ def _group_key(result: Result) -> str:
             method.version,
             method.guarantee,
             method.role,
+            *_file_hash(result),
         ]
     )
+
+
+def _file_hash(result: Result) -> tuple[str, ...]:
+    """The hash of a method's local file: its version says nothing of what is in it."""
+    local = result.method.distribution == LOCAL_FILE
+    return (result.method.distribution_version,) if local else ()
 
 
 def _row(row_id: str, label: str, group: list[Entry], key: str) -> Row:
@@ -317,6 +328,7 @@ def _config_labels(groups: Mapping[str, Result]) -> dict[str, str]:
             len({getattr(r.method, field) for r in group.values()}) > 1
             for field in ("distribution", "version")
         ]
+        several.append(len({_file_hash(r) for r in group.values() if _file_hash(r)}) > 1)
         parts = {key: list(_label_parts(r, varying, *several)) for key, r in group.items()}
         brief = [", ".join(shorten(p, _VALUE_WIDTH) for p in found) for found in parts.values()]
         if len(set(brief)) < len(brief):  # they differ in what was cut off
@@ -326,7 +338,7 @@ def _config_labels(groups: Mapping[str, Result]) -> dict[str, str]:
 
 
 def _label_parts(
-    result: Result, varying: Sequence[str], distributions: bool, versions: bool
+    result: Result, varying: Sequence[str], distributions: bool, versions: bool, files: bool
 ) -> Iterator[str]:
     method = result.method
     if method.target:
@@ -338,6 +350,8 @@ def _label_parts(
         yield f"from {method.distribution}"
     if versions:
         yield f"v{method.version}"
+    if files:
+        yield from (f"file {content[:_HASH_WIDTH]}" for content in _file_hash(result))
 
 
 def _varying(results: Iterable[Result]) -> list[str]:
