@@ -12,6 +12,7 @@ from unlearnbench_leaderboard.page import examples as room
 from unlearnbench_leaderboard.page.examples import read_examples
 from unlearnbench_leaderboard.tables.board import tables_of
 from unlearnbench_leaderboard.tables.entries import read_entries, unverified
+from unlearnbench_tasks.tofu import Tofu
 
 
 def tables_in(folder):
@@ -54,9 +55,20 @@ def test_the_draw_does_not_depend_on_the_order_of_the_records(tmp_path, monkeypa
     assert a[:3] == b[:3]
 
 
-def test_records_of_a_hazardous_task_are_not_looked_into(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["wmdp", "nano-wmdp", "no-such-task"])
+def test_records_of_a_task_not_known_for_harmless_text_are_not_looked_into(
+    tmp_path, monkeypatch, name
+):
     path = handmade.saved(tmp_path)
-    rewritten(path, task={"name": "wmdp"})
+    rewritten(path, task={"name": name})
+    monkeypatch.setattr(room, "find_records", lambda *_: pytest.fail("read"))
+    assert read_examples(tables_in(tmp_path)) == {}
+
+
+def test_the_task_itself_says_whether_its_text_is_shown(tmp_path, monkeypatch):
+    handmade.saved(tmp_path)
+    assert read_examples(tables_in(tmp_path))
+    monkeypatch.setattr(Tofu, "text_in_records", False)
     monkeypatch.setattr(room, "find_records", lambda *_: pytest.fail("read"))
     assert read_examples(tables_in(tmp_path)) == {}
 

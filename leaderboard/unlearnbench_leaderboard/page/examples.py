@@ -1,7 +1,7 @@
 """What the models said: a few generations of each row, before unlearning and after.
 
 The items are drawn by a hash of their ids, the same for every row of a table: nobody chose them.
-Records of hazardous tasks hold no text, and none is looked for.
+Text is looked for only where the task is installed here and says that its records may hold any.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from unlearnbench.errors import ResultError
-from unlearnbench.results import Record, find_records, records_of
+from unlearnbench.results import Record, find_records, may_hold_text, records_of
 from unlearnbench_leaderboard.tables import formats
 from unlearnbench_leaderboard.tables.board import Table
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.rows import Row, digest
 
-#: Tasks whose items must not be shown, whatever somebody's records hold.
-_HAZARDOUS = ("wmdp",)
 #: Items of each split, and of a table.
 _PER_SPLIT = 3
 _ITEMS = 9
@@ -55,7 +53,7 @@ def read_examples(tables: Iterable[Table]) -> dict[str, Examples]:
 
 
 def _of_table(table: Table) -> Examples:
-    if table.setting.task.name in _HAZARDOUS:
+    if not may_hold_text(table.setting.task.name):
         return Examples()
     rows = [line.row for line in table.lines()]
     answering = {row.id: run for row in rows if (run := _answering(row)) is not None}
