@@ -489,13 +489,66 @@ def test_names_from_a_log_do_not_reach_the_terminal_as_they_are():
     assert max(map(len, printed.splitlines())) <= table.WIDTH
 
 
+def a_legacy_ratio_below_0() -> tuple[list[Any], str]:
+    document = peers.legacy()
+    document["eval_log_forget.json"]["truth_ratio"]["0"] = -1
+    return [document], "truth_ratio@forget"
+
+
+def legacy_items_beyond_floats() -> tuple[list[Any], str]:
+    document = peers.legacy()
+    del document["eval_log.json"]["generated_text"]
+    document["eval_log.json"]["rougeL_recall"] = {"0": 1e308, "1": 1e308}
+    return [document], "rouge_l_recall@retain"
+
+
+def a_log_likelihood_beyond_floats() -> tuple[list[Any], str]:
+    samples = copy.deepcopy(peers.SAMPLES)
+    samples[0]["filtered_resps"][0][0] = 10**400
+    return [peers.harness(), samples], "acc,none@facts"
+
+
+def a_task_beyond_floats() -> tuple[list[Any], str]:
+    document = peers.harness()
+    document["n-samples"]["more"]["effective"] = 10**400
+    return [document, peers.SAMPLES], "acc,none@both"
+
+
+def a_group_beyond_floats() -> tuple[list[Any], str]:
+    document = peers.harness()
+    document["results"]["more"]["acc,none"] = 1e308
+    return [document, peers.SAMPLES], "acc,none@both"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        a_legacy_ratio_below_0,
+        legacy_items_beyond_floats,
+        a_log_likelihood_beyond_floats,
+        a_task_beyond_floats,
+        a_group_beyond_floats,
+    ],
+)
+def test_what_cannot_be_reckoned_with_spoils_its_own_figure_alone(damage: Any):
+    (document, *samples), name = damage()
+    files = [("log.json", peers.dump(document))]
+    files += [(f"s{at}.jsonl", peers.lines(lines)) for at, lines in enumerate(samples)]
+    (made,) = read_logs(files)
+    found = figures(made)
+    assert found[name].recomputed is None
+    assert sum(f.recomputed is not None for f in found.values()) >= 1
+    assert table.text(made)
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
     | st.text(max_size=8)
-    | st.sampled_from(["0.5", "-1", "none", "acc"]),
+    | st.sampled_from(["0.5", "-1", "none", "acc", -1, 10**400, 1e308, -1e308]),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
     ),

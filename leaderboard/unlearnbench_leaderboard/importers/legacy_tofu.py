@@ -15,6 +15,7 @@ from typing import Any
 from unlearnbench.errors import DataError
 from unlearnbench.metrics import model_utility
 from unlearnbench_leaderboard.importers.log import (
+    UNFIT,
     Fault,
     Figure,
     Imported,
@@ -104,7 +105,7 @@ def _figure(name: str, split: str, compute: Callable[[], _Values], *, main: bool
     better = None if split == "forget" and name != "forget_quality" else True
     try:
         stated, made = compute()
-    except ValueError as fault:
+    except UNFIT as fault:
         return Figure(name, split, note=str(fault), better=better, main=main)
     return Figure(
         name, split, stated, made, made.note, better, main, p_value=name == "forget_quality"

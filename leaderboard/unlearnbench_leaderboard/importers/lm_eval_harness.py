@@ -16,6 +16,7 @@ import numpy as np
 from unlearnbench.metrics import correct_choices, mean
 from unlearnbench_leaderboard.importers.log import (
     MAX_FIGURES,
+    UNFIT,
     Fault,
     Figure,
     Imported,
@@ -100,7 +101,7 @@ def _figure(document: Mapping[str, Any], task: str, name: str, samples: Samples 
         try:
             own = [s for s in samples if s.get("filter", kept) == kept]
             recomputed = _recompute(document, task, metric.removesuffix("_stderr"), own, of_error)
-        except ValueError as fault:
+        except UNFIT as fault:
             note = "; ".join(filter(None, [note, str(fault)]))
     direction = _object(_object(document, "higher_is_better"), task).get(metric)
     return Figure(
@@ -151,14 +152,18 @@ def _choices(samples: Samples) -> tuple[list[list[float]], list[int]]:
         ):
             raise Fault(f"filtered_resps of {where} is not [log-likelihood, is greedy] by choice")
         try:
-            # Samples are written with their numbers as text.
-            scores.append([number(float(a[0]), f"a log-likelihood of {where}") for a in answers])
+            scores.append([_logged(a[0], f"a log-likelihood of {where}") for a in answers])
             gold.append(int(str(target)))
         except (TypeError, ValueError) as error:
             raise Fault(f"{where}: {error}") from error
         if len(scores[-1]) != len(scores[0]):
             raise Fault(f"{where} has {len(scores[-1])} choices, and the first {len(scores[0])}")
     return scores, gold
+
+
+def _logged(value: object, where: str) -> float:
+    """A number of a sample, which the harness writes as text."""
+    return number(float(value) if isinstance(value, str) else value, where)
 
 
 def _is_plain_choice(config: Mapping[str, Any]) -> bool:
@@ -184,20 +189,33 @@ def _group(
     figure = figures[key]
     if name.partition(",")[0].endswith("_stderr"):
         return figure
-    total, weight = 0.0, 0.0
+    try:
+        made = _weighed(document, key, figures)
+    except UNFIT:
+        made = None
+    if made is None:
+        return figure
+    return Figure(
+        name, group, figure.reported, made, figure.note, better=figure.better, main=figure.main
+    )
+
+
+def _weighed(
+    document: Mapping[str, Any],
+    key: tuple[str, str],
+    figures: Mapping[tuple[str, str], Figure],
+) -> Recomputed | None:
+    """The mean over a group's tasks; None where a part of it is not there."""
+    group, name = key
+    total, weight = 0.0, 0
     for task in _leaves(_object(document, "group_subtasks"), group):
         part = figures.get((task, name))
         count = _object(_object(document, "n-samples"), task).get("effective")
         if part is None or part.value is None or type(count) is not int or count < 1:
-            return figure
+            return None
         total += count * part.value
         weight += count
-    if not weight:
-        return figure
-    made = Recomputed(total / weight, int(weight), "tasks weighed by size")
-    return Figure(
-        name, group, figure.reported, made, figure.note, better=figure.better, main=figure.main
-    )
+    return Recomputed(total / weight, weight, "tasks weighed by size") if weight else None
 
 
 def _leaves(children: Mapping[str, Any], group: str) -> Iterator[str]:

@@ -25,15 +25,28 @@ class Fault(ValueError):
     """Why one figure cannot be recomputed. The figure carries it; the others go on."""
 
 
+#: What keeps a figure from being recomputed: a Fault, a metric that refuses what the log holds, or
+#: numbers that are too large or too small to be reckoned with.
+UNFIT = (ValueError, ArithmeticError)
+
+
 @dataclass(frozen=True)
 class Recomputed:
-    """A value computed from a log's items, and how."""
+    """A value computed from a log's items, and how.
+
+    Raises:
+        Fault: the value is no finite number (the items are, and can be too large to be summed).
+    """
 
     value: float
     n: int
     #: The metric of `unlearnbench.metrics`, with its form where it has several.
     by: str
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise Fault(f"its items give {self.value}")
 
 
 @dataclass(frozen=True)

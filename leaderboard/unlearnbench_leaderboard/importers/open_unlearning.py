@@ -16,6 +16,7 @@ from unlearnbench.metrics import auc, model_utility, privleak
 from unlearnbench_leaderboard.importers.log import (
     MAX_FIGURES,
     TOLERANCE,
+    UNFIT,
     Fault,
     Figure,
     Imported,
@@ -111,7 +112,7 @@ class _Reader:
         recomputed = None
         try:
             recomputed = self._recompute(name, stated)
-        except ValueError as fault:  # a Fault, or a metric that refuses what the log holds
+        except UNFIT as fault:
             note = "; ".join(filter(None, [note, str(fault)]))
         self.done[name] = Figure(
             name=name,

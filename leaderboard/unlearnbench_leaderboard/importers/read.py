@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
 from unlearnbench.errors import DataError
 from unlearnbench_leaderboard.importers import legacy_tofu, lm_eval_harness, open_unlearning
 from unlearnbench_leaderboard.importers.log import Imported, parse
@@ -21,6 +23,7 @@ _KINDS = (
 File = tuple[str, bytes]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a figure that is not finite says so itself
 def read_logs(files: Sequence[File], retain: File | None = None) -> list[Imported]:
     """The logs in these files, each recognised by its content, in the order of the files.
 

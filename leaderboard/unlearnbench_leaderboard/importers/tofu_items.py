@@ -65,6 +65,8 @@ def truth_ratio_aggregates(ratios: Sequence[float]) -> dict[str, Recomputed]:
     n = len(ratios)
     if not n:
         raise Fault("no item has a truth ratio")
+    if any(r < 0 for r in ratios):
+        raise Fault("a truth ratio below 0")
     know = [1.0 / (1.0 + r) for r in ratios]  # c/(c + w), which is `truth_ratio_know`
     return {
         "forget": Recomputed(float(mean(forget_truth_ratio(ratios))), n, "min(R, 1/R)"),
