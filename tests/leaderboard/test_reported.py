@@ -16,6 +16,9 @@ from tests.leaderboard.factory import dump, entries, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.errors import DataError
 from unlearnbench_leaderboard.build import build
+from unlearnbench_leaderboard.importers.log import Figure as LogFigure
+from unlearnbench_leaderboard.importers.log import Imported
+from unlearnbench_leaderboard.importers.rows import reported_sets
 from unlearnbench_leaderboard.tables.reported import (
     ReportedSet,
     dump_reported,
@@ -193,7 +196,13 @@ def test_a_fault_is_one_line_with_its_place(tmp_path, changes, told):
         ("a: [", "is not valid"),
         ("version: 1\nversion: 1", "'version' stands twice"),
         ("a: &x [1, 2]\nb: *x", "an alias"),
-        ("!!python/object/apply:os.system ['true']", "is not valid"),
+        ("!!python/object/apply:os.system ['true']", "a tag ("),
+        ("version: 1\nsets: !!map [a, b]", "a tag ("),
+        ('version: !!int ""\nsets: []', "a tag ("),
+        ("version: !!bool x", "a tag ("),
+        ('version: !!timestamp "zz"', "a tag ("),
+        ("version: ! x", "a tag ("),
+        ("version: 1" + ":59" * 200 + ".0", "is not valid"),
         ("[" * 1000, "nested too deep"),
     ],
 )
@@ -202,6 +211,28 @@ def test_text_that_is_no_such_file_is_one_line(tmp_path, text, told):
         read_reported([saved(tmp_path, text)])
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_stands_twice_in_json_is_one_line(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"version": 1, "sets": [], "version": 1}')
+    with pytest.raises(DataError, match="the key 'version' stands twice"):
+        read_reported([path])
+
+
+def test_a_log_of_thirty_tasks_by_two_metrics_is_one_set():
+    found = tuple(
+        LogFigure(f"{name},none", f"task{task}", reported=0.5, main=True)
+        for task in range(30)
+        for name in ("acc", "acc_norm")
+    )
+    (made,) = reported_sets(
+        [Imported("lm-evaluation-harness", ("r.json",), found)],
+        ["NPO"],
+        **{"task": "lm-eval", "split": "all", "model": "m", "source": "our runs"},
+        link="https://example.org/runs",
+    )
+    assert len(made.metrics) == len(made.rows[0].values) == 60
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path):

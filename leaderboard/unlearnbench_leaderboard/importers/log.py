@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from unlearnbench.errors import DataError
+from unlearnbench_leaderboard.plain_json import each_once
 
 #: A log may not be larger than this: thirty times what TOFU's largest split makes.
 MAX_BYTES = 64 * 1024 * 1024
@@ -105,7 +106,7 @@ def parse(data: bytes, name: str) -> Any:
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8 text (byte {error.start}).") from error
     try:
-        return json.loads(text, object_pairs_hook=_each_once)
+        return json.loads(text, object_pairs_hook=each_once)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise DataError(
@@ -121,22 +122,13 @@ def _lines(text: str, name: str) -> Iterator[Any]:
         if not line.strip():
             continue
         try:
-            yield json.loads(line, object_pairs_hook=_each_once)
+            yield json.loads(line, object_pairs_hook=each_once)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{name} line {number}: not valid JSON ({_why(error)}).") from error
 
 
 def _why(error: Exception) -> str:
     return "nested too deep" if isinstance(error, RecursionError) else str(error)
-
-
-def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice[:80]!r} stands twice in one object")
-    return found
 
 
 def number(value: object, where: str) -> float:

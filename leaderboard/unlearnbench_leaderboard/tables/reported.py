@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +18,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unlearnbench.errors import DataError
+from unlearnbench_leaderboard.plain_json import each_once
 from unlearnbench_leaderboard.tables.formats import NOTHING, clean, plain
 
 #: The tier of every figure here: a key of `rules.TIERS`.
 TIER = "reported"
 #: A file may not be larger than this: hundreds of papers.
 MAX_BYTES = 1024 * 1024
+#: Columns of a set: an evaluation of 30 tasks by two metrics has 60.
+MAX_METRICS = 200
 #: Columns with more decimals than papers print are shown as they are.
 _MOST_DECIMALS = 4
 
@@ -77,7 +81,7 @@ class ReportedSet(_Part):
     model: Name
     source: Source
     note: Text = ""
-    metrics: list[PublishedMetric] = Field(min_length=1, max_length=40)
+    metrics: list[PublishedMetric] = Field(min_length=1, max_length=MAX_METRICS)
     rows: list[ReportedRow] = Field(min_length=1, max_length=500)
 
     @model_validator(mode="after")
@@ -111,9 +115,19 @@ class ReportedSet(_Part):
             return NOTHING
         if value == 0 or "e" in text:
             return text
-        column = (plain(r.values.get(metric.name)) for r in self.rows)
-        decimals = max(len(t.partition(".")[2]) for t in column if "e" not in t)
+        decimals = self._decimals[metric.name]
         return f"{value:.{decimals}f}" if decimals <= _MOST_DECIMALS else text
+
+    @cached_property
+    def _decimals(self) -> dict[str, int]:
+        """The most decimals in each column."""
+        found: dict[str, int] = {}
+        for row in self.rows:
+            for name, value in row.values.items():
+                text = plain(value)
+                own = 0 if "e" in text else len(text.partition(".")[2])
+                found[name] = max(found.get(name, 0), own)
+        return found
 
 
 class ReportedFile(_Part):
@@ -151,8 +165,12 @@ def _read(path: Path) -> ReportedFile:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f'"{name}" cannot be read as UTF-8 text ({error}).') from error
     try:
-        document = json.loads(text) if path.suffix == ".json" else yaml.load(text, _PlainLoader)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        document = (
+            json.loads(text, object_pairs_hook=each_once)
+            if path.suffix == ".json"
+            else yaml.load(text, _PlainLoader)
+        )
+    except (ValueError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
         deep = isinstance(error, RecursionError)
         told = "nested too deep" if deep else " ".join(str(error).split())
         raise DataError(f'"{name}" is not valid: {clean(told)[:300]}.') from error
@@ -166,11 +184,17 @@ def _read(path: Path) -> ReportedFile:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases (a few lines of them stand for gigabytes) and without a key twice."""
+    """YAML without aliases (a few lines of them stand for gigabytes), tags, and a key twice.
+
+    A tag makes something else of a value than what stands there, and fails in many ways.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("an alias (*name): write the value out")
+        tag = getattr(self.peek_event(), "tag", None)
+        if tag is not None:
+            raise yaml.YAMLError(f"a tag ({tag}): write the value as it is")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
