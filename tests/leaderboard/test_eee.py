@@ -247,6 +247,14 @@ def test_each_run_has_a_file_of_its_own_and_the_same_one_every_time():
     assert len({json.loads(content)["evaluation_id"] for content in made.values()}) == 9
 
 
+def test_of_another_tier_a_record_is_the_same_but_for_the_tier():
+    made, other = (records(entries([result()], tier)) for tier in ("recomputed", "unverified"))
+    assert made != other
+    assert {
+        path: text.replace(b'"unverified"', b'"recomputed"') for path, text in other.items()
+    } == made
+
+
 def test_a_run_that_did_not_finish_has_no_record(tmp_path):
     assert record(one(status="diverged")) is None
     (tmp_path / "x.json").write_bytes(dump(result(status="diverged")))

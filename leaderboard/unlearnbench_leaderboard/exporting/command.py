@@ -30,7 +30,8 @@ def command(
     """Write results as records of Every Eval Ever, one for each run.
 
     RESULTS are result files and folders of them. The same results give the same bytes, under
-    OUT/data/. Runs that did not finish have no record; broken files are left out, a line for each.
+    OUT/data/, but for the tier, which says whether they were recomputed here. Runs that did not
+    finish have no record; broken files are left out, a line for each.
 
     \b
     Example:

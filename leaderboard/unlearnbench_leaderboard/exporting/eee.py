@@ -5,7 +5,8 @@ run; it holds aggregates only. Item records stay with the result: an instance th
 of its item, which ours never hold.
 
 What was evaluated is the unlearned system, and not the model before it: the record's model carries
-both names, and the method in full. Every byte follows from the result file.
+both names, and the method in full. Every byte follows from the result file but the tier, which says
+whether its numbers were recomputed where it was exported.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def path_of(entry: Entry) -> str:
 
 
 def records(entries: Sequence[Entry]) -> dict[str, bytes]:
-    """The files of an export by path; the same bytes for the same results."""
+    """The files of an export by path; the same bytes for the same results and tiers."""
     made = {}
     for entry in entries:
         document = record(entry)
