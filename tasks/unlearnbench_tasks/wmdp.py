@@ -257,8 +257,10 @@ class Wmdp(Task[WmdpConfig]):
         """`retain_model` adds nothing: accuracy is read against chance, not against an oracle."""
         records = cls._with_neighbours(records)
         before = None if before is None else cls._with_neighbours(before)
-        splits = list(dict.fromkeys(r.split for r in records))
-        domains = [s for s in splits if s.startswith("wmdp_")]
+        # Whatever the order of the records: domains, MMLU, its neighbours.
+        found = {r.split for r in records}
+        domains = sorted(s for s in found if s.startswith("wmdp_"))
+        splits = [*domains, *sorted(found - set(domains))]
         made = summarise(
             cls.name,
             records,
