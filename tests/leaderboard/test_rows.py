@@ -109,6 +109,15 @@ def test_a_local_file_of_two_seeds_supersedes_its_own_content_only():
     assert [len(row.superseded) for row in found] == [0, 0]
 
 
+def test_runs_of_other_code_of_a_package_that_is_edited_are_rows_of_their_own():
+    versions = ["0.1.0+edited.0123456789ab", "0.1.0+edited.ba9876543210"]
+    found = rows(*(result(seed=s, distribution_version=v) for s, v in enumerate(versions)))
+    assert [row.label for row in found] == [
+        "grad-diff (code 01234567)",
+        "grad-diff (code ba987654)",
+    ]
+
+
 def test_another_release_of_a_package_is_the_same_row():
     row = only(*(result(seed=s, distribution_version=f"0.{s}") for s in (1, 2)))
     assert len(row.runs) == 2

@@ -13,6 +13,7 @@ import pytest
 
 from tests import handmade
 from tests.plugin_site import plugin_site
+from unlearnbench import plugin_code
 from unlearnbench.cache import cache_folder
 from unlearnbench.results import Ledger, dump_records, ledger, load_result, recomputation
 from unlearnbench.results.ledger import secret_file
@@ -104,8 +105,8 @@ def test_changed_code_is_asked_again(
     result_path: Path, asked: list[Path], monkeypatch: pytest.MonkeyPatch, name: str
 ):
     ask(result_path)
-    real = ledger._package_hash
-    monkeypatch.setattr(ledger, "_package_hash", lambda p: "changed" if p == name else real(p))
+    real = plugin_code.package_hash
+    monkeypatch.setattr(plugin_code, "package_hash", lambda p: "changed" if p == name else real(p))
     assert ask(result_path) == []
     assert len(asked) == 2
 
@@ -131,8 +132,8 @@ def test_the_hash_of_a_package_is_its_files(tmp_path: Path, monkeypatch: pytest.
 
     def now() -> str | None:
         importlib.invalidate_caches()
-        ledger._package_hash.cache_clear()
-        return ledger._package_hash("some_task_package")
+        plugin_code.package_hash.cache_clear()
+        return plugin_code.package_hash("some_task_package")
 
     seen = [now()]
     for name, text in (("__init__.py", "A = 2\n"), ("words.txt", "two\n"), ("new.py", "")):
@@ -143,14 +144,14 @@ def test_the_hash_of_a_package_is_its_files(tmp_path: Path, monkeypatch: pytest.
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "x.pyc").write_bytes(b"x")
     assert now() == seen[-1]
-    monkeypatch.setattr(ledger, "MAX_PACKAGE_BYTES", 5)
+    monkeypatch.setattr(plugin_code, "MAX_PACKAGE_BYTES", 5)
     assert now() is None
 
 
 def test_a_task_whose_package_cannot_be_read_is_always_recomputed(
     result_path: Path, asked: list[Path], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(ledger, "_package_hash", lambda package: None)
+    monkeypatch.setattr(plugin_code, "package_hash", lambda package: None)
     assert [ask(result_path), ask(result_path)] == [[], []]
     assert len(asked) == 2
     assert not place().exists()
@@ -294,7 +295,7 @@ def test_validate_never_asks_the_ledger(result_path: Path, monkeypatch: pytest.M
 def tag_now(path: Path) -> str | None:
     """The tag that a process which starts now would give."""
     importlib.invalidate_caches()
-    ledger._top_level.cache_clear()
+    plugin_code.top_level.cache_clear()
     book = Ledger()
     book.add("0" * 64)
     book.save()  # keeps the secret, without which no two ledgers agree
@@ -304,9 +305,9 @@ def tag_now(path: Path) -> str | None:
 @pytest.fixture
 def kit(result_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The site folder of a distribution of two packages and a module; its task made the result."""
-    fresh = ledger._package_hash.__wrapped__
+    fresh = plugin_code.package_hash.__wrapped__
     monkeypatch.setattr(
-        ledger, "_package_hash", lambda p: "ours" if p.startswith("unlearnbench") else fresh(p)
+        plugin_code, "package_hash", lambda p: "ours" if p.startswith("unlearnbench") else fresh(p)
     )
     with plugin_site(tmp_path / "site") as site:
         site.install("some-kit", {"task": {"some-task": "some_task.task:Task"}})

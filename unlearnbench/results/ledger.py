@@ -24,20 +24,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import importlib.metadata
-import importlib.util
-import inspect
 import json
 import os
 import platform
 import re
 import secrets
 import stat
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from unlearnbench import plugin_code
 from unlearnbench.errors import PluginError, ResultError, UserError
 from unlearnbench.results.records import read_packed, sha256_of
 from unlearnbench.results.schema import Result
@@ -45,8 +43,6 @@ from unlearnbench.results.store import MAX_RESULT_BYTES, records_of, write_atomi
 
 #: A ledger that grew beyond this (some 120,000 tags) is begun anew.
 MAX_LEDGER_BYTES = 8 * 1024 * 1024
-#: A plugin whose package is larger than this is not read at each build: its results have no tag.
-MAX_PACKAGE_BYTES = 256 * 1024 * 1024
 #: New tags that are kept in memory at most before they are written.
 _UNSAVED = 250
 
@@ -158,86 +154,19 @@ def _code_of(result: Result) -> str | None:
     distributions = {"unlearnbench", *(p.distribution for p in found)}
     packages = {p.value.partition(":")[0].split(".")[0].strip() for p in found}
     for distribution in distributions:
-        own = _top_level(distribution)
+        own = plugin_code.top_level(distribution)
         if own is None:
             return None
         packages |= own
     parts = [platform.python_implementation(), platform.python_version(), platform.machine()]
     for package in sorted(packages):
-        content = _package_hash(package)
+        content = plugin_code.package_hash(package)
         if content is None:
             return None
         parts += [package, content]
     for distribution in sorted(distributions):
         parts += [distribution, *_versions(distribution)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-@lru_cache(maxsize=32)
-def _top_level(distribution: str) -> frozenset[str] | None:
-    """The packages and modules that a distribution brings, or None: nothing says which.
-
-    What is installed for editing lists none of its files; its builder may name them all the same.
-    """
-    try:
-        found = importlib.metadata.distribution(distribution)
-        declared = (found.read_text("top_level.txt") or "").split()
-        installed = found.read_text("RECORD") is not None and not _is_editable(found)
-        files = (found.files or []) if installed else []
-    except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
-        return None
-    modules = (f for f in files if inspect.getmodulename(f.name) and f.parts[0] != "..")
-    recorded = {f.parts[0] if len(f.parts) > 1 else inspect.getmodulename(f.name) for f in modules}
-    names = {*declared, *(name for name in recorded if name)} - {"__pycache__"}
-    return frozenset(names) or None
-
-
-def _is_editable(distribution: importlib.metadata.Distribution) -> bool:
-    """Whether it was installed as a folder that is worked in (direct_url.json, PEP 610)."""
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    folder = origin.get("dir_info") if isinstance(origin, dict) else None
-    return isinstance(folder, dict) and bool(folder.get("editable"))
-
-
-@lru_cache(maxsize=32)
-def _package_hash(package: str) -> str | None:
-    """sha256 over the files of an importable package; None where that is not all of its code.
-
-    It is not there, is too large, or has a link in it, which Python follows and we do not.
-    """
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    roots = [Path(root) for root in spec.submodule_search_locations or []]
-    total = hashlib.sha256()
-    size = 0
-    try:
-        if not roots:
-            total.update(Path(spec.origin or "").read_bytes())
-            return total.hexdigest()
-        for root in roots:
-            for file in _files(root):
-                if file.is_symlink():
-                    return None
-                size += file.stat().st_size
-                if size > MAX_PACKAGE_BYTES:
-                    return None
-                name = file.relative_to(root).as_posix()
-                total.update(f"{name}\n{sha256_of(file.read_bytes())}\n".encode())
-    except OSError:
-        return None
-    return total.hexdigest()
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Every file below a folder, and every link, to whatever it leads."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if f != "__pycache__")
-        paths = (Path(folder, name) for name in sorted([*names, *folders]))
-        yield from (path for path in paths if path.is_symlink() or path.is_file())
 
 
 @lru_cache(maxsize=32)

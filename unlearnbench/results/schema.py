@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from unlearnbench.plugin_code import is_edited
+
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
 SCHEMA_VERSION = "1.3.0"
 #: Version of the metric definitions (docs/metrics.md).
@@ -70,7 +72,9 @@ class MethodBlock(Block):
     version: Name = Field(description="Of the method; a new one may give other numbers.")
     distribution: Name = Field(description="The package that registered it.")
     distribution_version: Text = Field(
-        default="", description="of the package that registered it; of a local file its hash"
+        default="",
+        description="of the package that registered it, with a hash of its code where it was "
+        "installed for editing; of a local file its hash",
     )
     config: JsonObject = Field(description="Every hyperparameter, defaults included.")
     resolved: JsonObject = Field(
@@ -91,6 +95,11 @@ class MethodBlock(Block):
     tuning: TuningBlock | None = Field(
         default=None, description="null where no search is known of. Decides nothing of the run."
     )
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether it ran from a package installed for editing, whose code no version names."""
+        return is_edited(self.distribution_version)
 
 
 class DataBlock(Block):

@@ -28,6 +28,7 @@ from unlearnbench.models import LanguageModel, load_model, resolve_entry
 from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.fingerprint import parameter_digests
+from unlearnbench.plugin_code import code_version
 from unlearnbench.request import ForgetRequest, overlap
 from unlearnbench.results.records import Record, score_means
 from unlearnbench.results.schema import (
@@ -507,16 +508,19 @@ def take_part(job: Job, identity: Identity, ready: Callable[[str], None]) -> Non
 
 
 def _origin(method: str) -> tuple[str, str]:
-    """The distribution and version behind a method; a local file by its content."""
+    """The distribution and version behind a method; what may change without one, by content."""
     if is_experiment(method):
         return "local file", file_sha256(file_of(method))[:16]
-    plugin = plugins.find("method", method)
-    return plugin.distribution, plugin.version
+    distribution, version = _plugin_version("method", method)
+    return distribution, version
 
 
 def _plugin_version(kind: str, name: str) -> list[str]:
     plugin = plugins.find(kind, name)
-    return [plugin.distribution, plugin.version]
+    return [
+        plugin.distribution,
+        code_version(plugin.distribution, plugin.version, plugin.value),
+    ]
 
 
 def _utility_content(block: UtilityBlock, part: UtilityTaskBlock | None = None) -> list[Any]:

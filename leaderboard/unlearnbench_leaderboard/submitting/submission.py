@@ -71,6 +71,11 @@ def objection(path: Path, result: Result) -> str | None:
             "its method is a local file, which nobody else has. Register it as a plugin "
             "(CONTRIBUTING.md, A method) and run again"
         )
+    if method.is_edited:
+        return (
+            f"its method's package {method.distribution} was installed for editing, and nobody "
+            "else has that folder. Install a release of it, or a commit, and run again"
+        )
     for ending, reason in _NO_COMMIT.items():
         if commit.endswith(ending):
             return (

@@ -191,15 +191,17 @@ def _group_key(result: Result) -> str:
             method.version,
             method.guarantee,
             method.role,
-            *_file_hash(result),
+            *_code_hash(result),
         ]
     )
 
 
-def _file_hash(result: Result) -> tuple[str, ...]:
-    """The hash of a method's local file: its version says nothing of what is in it."""
-    local = result.method.distribution == LOCAL_FILE
-    return (result.method.distribution_version,) if local else ()
+def _code_hash(result: Result) -> tuple[str, ...]:
+    """The hash of a method's code where its version says nothing of what is in it."""
+    method = result.method
+    if method.distribution == LOCAL_FILE:
+        return (method.distribution_version,)
+    return (method.distribution_version.rpartition(".")[2],) if method.is_edited else ()
 
 
 def _row(row_id: str, label: str, group: list[Entry], key: str) -> Row:
@@ -328,7 +330,7 @@ def _config_labels(groups: Mapping[str, Result]) -> dict[str, str]:
             len({getattr(r.method, field) for r in group.values()}) > 1
             for field in ("distribution", "version")
         ]
-        several.append(len({_file_hash(r) for r in group.values() if _file_hash(r)}) > 1)
+        several.append(len({_code_hash(r) for r in group.values() if _code_hash(r)}) > 1)
         parts = {key: list(_label_parts(r, varying, *several)) for key, r in group.items()}
         brief = [", ".join(shorten(p, _VALUE_WIDTH) for p in found) for found in parts.values()]
         if len(set(brief)) < len(brief):  # they differ in what was cut off
@@ -351,7 +353,8 @@ def _label_parts(
     if versions:
         yield f"v{method.version}"
     if files:
-        yield from (f"file {content[:_HASH_WIDTH]}" for content in _file_hash(result))
+        word = "file" if method.distribution == LOCAL_FILE else "code"
+        yield from (f"{word} {content[:_HASH_WIDTH]}" for content in _code_hash(result))
 
 
 def _varying(results: Iterable[Result]) -> list[str]:

@@ -1,0 +1,62 @@
+"""The code of a plugin that is worked in is told apart, though its version stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unlearnbench import plugin_code
+from unlearnbench.plugin_code import code_version, is_edited
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package `worked_in` of the distribution `worked-in` 0.1.0, installed for editing."""
+    folder = tmp_path / "worked_in"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "method.py").write_text("LOSS = 1\n")
+    metadata = tmp_path / "worked_in-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: worked-in\nVersion: 0.1.0\n")
+    (metadata / "direct_url.json").write_text(
+        json.dumps({"url": tmp_path.as_uri(), "dir_info": {"editable": True}})
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def version(of: str = "0.1.0") -> str:
+    plugin_code.package_hash.cache_clear()
+    return code_version("worked-in", of, "worked_in.method:Mine")
+
+
+def test_a_changed_line_is_another_version(package: Path):
+    before = version()
+    assert is_edited(before)
+    assert before.startswith("0.1.0+edited.")
+    assert version() == before
+    (package / "worked_in" / "method.py").write_text("LOSS = 2\n")
+    assert is_edited(version())
+    assert version() != before
+
+
+def test_a_local_version_keeps_its_part(package: Path):
+    assert version("0.1.0+cu12").startswith("0.1.0+cu12.edited.")
+    assert is_edited(version("0.1.0+cu12"))
+    assert not is_edited("0.1.0+cu12")
+
+
+def test_what_is_installed_as_it_is_has_its_version(package: Path):
+    for origin in ({"url": "https://example.org/x.whl", "archive_info": {}}, {"dir_info": {}}):
+        (package / "worked_in-0.1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
+        assert version() == "0.1.0"
+    (package / "worked_in-0.1.0.dist-info" / "direct_url.json").unlink()
+    assert version() == "0.1.0"
+
+
+def test_this_suite_s_own_code_is_told_by_its_commit():
+    assert code_version("unlearnbench", "0.1.0", "unlearnbench_methods.npo:Npo") == "0.1.0"
+    assert code_version("not-installed", "0.1.0", "nowhere:Mine") == "0.1.0"
