@@ -11,6 +11,7 @@ linked file outside docs/ becomes a page (Markdown) or a file of the site, under
 from __future__ import annotations
 
 import argparse
+import os
 import posixpath
 import re
 import shutil
@@ -24,6 +25,8 @@ from generated import expand  # a neighbour: this folder is no package
 
 ROOT = Path(__file__).resolve().parents[2]
 BROUGHT = "repository/"
+#: A file of this name says that a folder was made here, and may be made anew.
+MARKER = ".unlearnbench-docs"
 #: A Markdown link or image to a local file: `](path` up to its anchor or its end.
 LINK = re.compile(r"(?<=\]\()(?!<|https?:|mailto:|#)([^)#\s]+)")
 #: The search of a page opened from a folder runs by this; the theme would fetch it from a CDN.
@@ -34,11 +37,18 @@ OWN_SCRIPT = "javascripts/iframe-worker.js"
 def build(site: Path, work: Path) -> None:
     """Prepares the pages in `work` and builds them into `site`; both are made anew.
 
+    A folder that holds something else is left alone, and a site that is there stays until the new
+    one is whole.
+
     Raises:
+        FileExistsError: `site` or `work` is not empty, and no earlier build made it.
         subprocess.CalledProcessError: the strict build found something.
     """
     for folder in (site, work):
-        shutil.rmtree(folder, ignore_errors=True)
+        _check(folder)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (work / MARKER).touch()
     prepare(work / "docs")
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     (plugin,) = (p["mkdocstrings"] for p in settings["plugins"] if "mkdocstrings" in p)
@@ -47,11 +57,28 @@ def build(site: Path, work: Path) -> None:
     (work / "mkdocs.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     program = Path(sys.executable).with_name("zensical")
     subprocess.run([program, "build", "--strict", "-f", work / "mkdocs.yml"], check=True)
-    shutil.move(work / "site", site)
-    for page in site.rglob("*.html"):
+    made = work / "site"
+    for page in made.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        own = posixpath.relpath(OWN_SCRIPT, page.parent.relative_to(site).as_posix())
+        own = posixpath.relpath(OWN_SCRIPT, page.parent.relative_to(made).as_posix())
         page.write_text(text.replace(CDN_SCRIPT, own), encoding="utf-8")
+    (made / MARKER).touch()
+    shutil.rmtree(site, ignore_errors=True)
+    shutil.move(made, site)
+
+
+def _check(folder: Path) -> None:
+    """Raises FileExistsError where a folder (or file, or link) is not one to make anew."""
+    free = not os.path.lexists(folder) or (
+        folder.is_dir()
+        and not folder.is_symlink()
+        and ((folder / MARKER).is_file() or not any(folder.iterdir()))
+    )
+    if not free:
+        raise FileExistsError(
+            f'"{folder}" is there already, and no earlier build made it (it has no {MARKER}): '
+            "choose another folder, or remove it."
+        )
 
 
 def prepare(pages: Path) -> None:
@@ -98,9 +125,11 @@ def relinked(text: str, page: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Builds the documentation.")
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="the folder to fill")
-    out = parser.parse_args(arguments).out.resolve()
+    out = parser.parse_args(arguments).out.absolute()
     try:
         build(out, ROOT / "build" / "docs")
+    except FileExistsError as error:
+        parser.exit(1, f"Error: {error}\n")
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
     print(out / "index.html")

@@ -194,6 +194,66 @@ def test_a_dead_link_ends_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         build.build(tmp_path / "site", tmp_path / "work")
 
 
+@pytest.fixture
+def quick_build(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`build` with a program that makes a site of one page, and fails where a page says so."""
+    build = _module("build")
+
+    def run(command: list[object], check: bool) -> None:
+        work = Path(str(command[-1])).parent
+        if (work / "docs" / "fault").exists():
+            raise build.subprocess.CalledProcessError(1, "zensical")
+        (work / "site").mkdir()
+        (work / "site" / "index.html").write_text("new")
+
+    monkeypatch.setattr(build, "prepare", lambda pages: pages.mkdir())
+    monkeypatch.setattr(build.subprocess, "run", run)
+    return build
+
+
+def test_a_folder_of_something_else_is_not_built_over(
+    quick_build: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, link = tmp_path / "mine", tmp_path / "link"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years")
+    link.symlink_to(mine)
+    for folder in (mine, link, mine / "thesis.tex"):
+        for site, work in ((folder, tmp_path / "work"), (tmp_path / "site", folder)):
+            with pytest.raises(FileExistsError, match="no earlier build made it"):
+                quick_build.build(site, work)
+    with pytest.raises(SystemExit) as ended:
+        quick_build.main(["--out", str(mine)])
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'Error: "{mine}" is there already')
+    assert (mine / "thesis.tex").read_text() == "years"
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_site_is_made_anew_and_stays_where_the_build_fails(
+    quick_build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, work = tmp_path / "site", tmp_path / "work"
+    site.mkdir()  # an empty folder is free
+    quick_build.build(site, work)
+    (site / "index.html").write_text("old")
+    (site / "gone.html").touch()
+
+    def with_a_fault(pages: Path) -> None:
+        pages.mkdir()
+        (pages / "fault").touch()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(quick_build, "prepare", with_a_fault)
+        with pytest.raises(quick_build.subprocess.CalledProcessError):
+            quick_build.build(site, work)
+    assert (site / "index.html").read_text() == "old"
+    quick_build.build(site, work)
+    assert (site / "index.html").read_text() == "new"
+    assert not (site / "gone.html").exists()
+
+
 def test_an_unknown_generated_part_is_refused() -> None:
     with pytest.raises(KeyError):
         generated().expand("<!-- generated: nonsense -->")
