@@ -64,12 +64,12 @@ def build_command(
     from unlearnbench_leaderboard.page.examples import read_examples
     from unlearnbench_leaderboard.tables.board import tables_of
     from unlearnbench_leaderboard.tables.reported import read_reported
-    from unlearnbench_leaderboard.writing import terminal
+    from unlearnbench_leaderboard.writing import markdown, terminal
 
     figures = read_reported(reported)
     tables = tables_of(read(results, recompute, workers, strict, out).entries)
     examples = read_examples(tables)
-    made = files_of(tables, _existing_text(out / MARKDOWN), figures, examples)
+    made = files_of(tables, markdown.existing(out / MARKDOWN), figures, examples)
     if check:
         _check(out, made)
         return
@@ -107,17 +107,6 @@ def _width() -> int:
     from unlearnbench_leaderboard.writing.terminal import WIDTH
 
     return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
-
-
-def _existing_text(path: Path) -> str | None:
-    from unlearnbench.errors import UserError
-
-    if not path.exists():
-        return None
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'"{path}" cannot be read as UTF-8 text ({error}).') from error
 
 
 def _check(out: Path, made: dict[str, bytes]) -> None:

@@ -33,6 +33,14 @@ class Repo:
     files: dict[str, bytes] = field(default_factory=dict)
     #: The places that are large files.
     large: set[str] = field(default_factory=set)
+    #: Title of the commit that made it.
+    first: str = "initial commit"
+
+    @property
+    def card(self) -> Any:
+        """What stands on top of its README.md."""
+        parts = self.files.get("README.md", b"").decode().split("---\n")
+        return yaml.safe_load(parts[1]) if len(parts) > 2 else None
 
     @property
     def head(self) -> str:
@@ -124,7 +132,11 @@ class Handler(BaseHTTPRequestHandler):
         match found[2]:
             case None:
                 name = found[1].partition("/")[2]
-                return 200, {"id": name, "sha": repo.head, "private": repo.private}
+                told = {"id": name, "sha": repo.head, "private": repo.private}
+                return 200, told | {"cardData": repo.card}
+            case "commits":
+                titles = [c["summary"] for c in reversed(repo.commits)] + [repo.first]
+                return 200, [_commit_info(title) for title in titles]
             case "tree":
                 return self.tree(repo, found[3], query)
             case "preupload":
@@ -198,6 +210,11 @@ class Handler(BaseHTTPRequestHandler):
         repo.commits.append({**head["value"], "lines": rest})
         told = {"commitUrl": f"{self.hub.url}/{key}/commit/{repo.head}", "commitOid": repo.head}
         return 200, {**told, "pullRequestUrl": None}
+
+
+def _commit_info(title: str) -> dict[str, Any]:
+    moment = "2026-01-01T00:00:00.000Z"
+    return {"id": "0" * 40, "title": title, "message": "", "authors": [], "date": moment}
 
 
 def _blob(data: bytes) -> str:

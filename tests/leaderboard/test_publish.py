@@ -198,12 +198,67 @@ def test_somebody_elses_commit_in_between_is_not_written_over(hub: Hub, results:
     assert SPACE not in hub.repos
 
 
+#: Repositories of others. A table of our name, a page and our folder's name are anybody's.
+OTHERS = {
+    "an application": {"README.md": b"x", "app.py": b"my work"},
+    "a home page": {
+        "README.md": b"---\ntitle: me\n---\n",
+        "index.html": b"by hand",
+        "style.css": b"",
+    },
+    "a table": {
+        "README.md": b"---\ntags: [science]\n---\n",
+        "leaderboard.csv": b"team,score\n",
+        "results/raw.bin": b"work of years",
+    },
+    "a tag alone": {"README.md": b"---\ntags: [unlearnbench]\n---\n", "results/raw.bin": b"x"},
+}
+
+
 @pytest.mark.parametrize("key", [SPACE, DATA])
-def test_a_repository_of_something_else_is_left_alone(hub: Hub, results: Path, key: str):
-    mine = fake_hub.Repo(False, "gradio", files={"README.md": b"x", "app.py": b"my work"})
-    hub.repos[key] = mine
-    assert "holds something else, such as app.py" in told(publish(results))
-    assert mine.files == {"README.md": b"x", "app.py": b"my work"}
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_repository_of_something_else_is_left_alone(hub: Hub, results: Path, key: str, kind: str):
+    hub.repos[key] = fake_hub.Repo(False, None, [{"summary": "mine"}], dict(OTHERS[kind]))
+    assert "is there already and holds something else" in told(publish(results))
+    assert hub.repos[key].files == OTHERS[kind]
+    assert len(hub.repos[key].commits) == 1
+
+
+def test_a_copy_of_a_page_is_not_taken_for_an_empty_space(hub: Hub, results: Path):
+    page = dict(OTHERS["a home page"])
+    hub.repos[SPACE] = fake_hub.Repo(False, "static", files=page, first="Duplicate from me/home")
+    assert "holds something else" in told(publish(results))
+    assert hub.repos[SPACE].files == OTHERS["a home page"]
+
+
+def test_a_repository_that_was_only_made_is_filled(hub: Hub, results: Path):
+    """As a run leaves it that is stopped between the making and the commit."""
+    hub.faults["commit/main"] = 500, 1
+    assert "Run the same command again" in told(publish(results))
+    assert hub.repos[DATA].commits == []
+    assert publish(results).exit_code == 0
+    assert len(hub.repos[DATA].commits) == 1
+
+
+def test_a_file_whose_name_only_begins_as_our_folder_stays(hub: Hub, results: Path):
+    publish(results)
+    hub.repos[DATA].files["results.md"] = b"mine"
+    assert publish(results).exit_code == 0
+    assert hub.repos[DATA].files["results.md"] == b"mine"
+
+
+def test_the_client_of_the_process_waits_as_long_as_before(hub: Hub, results: Path):
+    from huggingface_hub import get_session
+
+    session, before = get_session(), get_session().timeout
+    publish(results, "--timeout", "7")
+    assert get_session() is session
+    assert session.timeout == before
+
+
+def test_the_card_of_the_space_leads_to_the_data_set_on_the_same_hub(hub: Hub, results: Path):
+    publish(results)
+    assert f"({hub.url}/{DATA})" in hub.repos[SPACE].files["README.md"].decode()
 
 
 # --- what can go wrong ----------------------------------------------------------------------------
@@ -292,6 +347,14 @@ def test_offline_mode_is_said_to_be_on(results: Path, hub: Hub, monkeypatch: pyt
 def test_without_a_token_nothing_is_asked(hub: Hub, results: Path, monkeypatch: pytest.MonkeyPatch):
     line = told(call(results, "--to", "hub:lab/board", "--token-from", "NO_SUCH_VARIABLE"))
     assert "the environment variable NO_SUCH_VARIABLE is empty" in line
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("token", [TOKEN, "hf_other", "hf_", "aBcD" * 9, "X" * 65])
+def test_a_token_in_the_place_of_a_variable_is_not_repeated(hub: Hub, results: Path, token: str):
+    done = call(results, "--to", "hub:lab/board", "--token-from", token)
+    assert "never the token itself" in told(done)
+    assert token not in done.output
     assert hub.requests == []
 
 
@@ -423,6 +486,37 @@ def test_a_folder_of_something_else_is_left_alone(results: Path, tmp_path: Path)
     line = told(call(results, "--to", f"folder:{tmp_path / 'site'}"))
     assert "holds other files, such as index.html" in line
     assert sent.tree(tmp_path / "site") == {"index.html": b"mine"}
+
+
+def test_a_table_alone_makes_no_folder_ours(results: Path, tmp_path: Path):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "leaderboard.csv").write_text("team,score")
+    assert "and no leaderboard (" in told(call(results, "--to", f"folder:{site}"))
+    assert sent.tree(site) == {"leaderboard.csv": b"team,score"}
+
+
+def test_text_around_the_tables_is_kept(results: Path, tmp_path: Path):
+    site = tmp_path / "site"
+    call(results, "--to", f"folder:{site}")
+    made = (site / "LEADERBOARD.md").read_text()
+    mine = made.replace("# Leaderboard\n", "# Leaderboard\n\nWritten by hand.\n") + "And here.\n"
+    (site / "LEADERBOARD.md").write_text(mine)
+    assert call(results, "--to", f"folder:{site}").exit_code == 0
+    assert (site / "LEADERBOARD.md").read_text() == mine
+
+
+@pytest.mark.parametrize("place", ["results", "index.html", f"results/{sent.HOME}"])
+def test_nothing_is_written_through_a_link(results: Path, tmp_path: Path, place: str):
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    call(results, "--to", f"folder:{site}")
+    (site / place).rename(elsewhere)
+    (site / place).symlink_to(elsewhere)
+    shutil.rmtree(elsewhere) if elsewhere.is_dir() else elsewhere.write_text("mine")
+    if place != "index.html":
+        elsewhere.mkdir()
+    assert f'{Path("site", place)}" is a link' in told(call(results, "--to", f"folder:{site}"))
+    assert elsewhere.read_text() == "mine" if elsewhere.is_file() else not list(elsewhere.iterdir())
 
 
 def test_results_that_are_gone_do_not_stay_in_a_folder(results: Path, tmp_path: Path):

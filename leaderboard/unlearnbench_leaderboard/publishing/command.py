@@ -11,6 +11,8 @@ import click
 from unlearnbench_leaderboard.reading import REPORTED, RESULTS
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from unlearnbench_leaderboard.publishing.publication import Board, Content, Repository
 
 #: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
@@ -48,8 +50,11 @@ def publish_command(
 
     To a hub: the static Space ORG/NAME has the page, the data set ORG/NAME-results the table (for
     datasets.load_dataset) and every result with its records. Each is one commit; what is there
-    already is not sent again, and nothing of others is removed. To a folder: what any static host
-    serves. A result that is broken or does not follow from its records stops it.
+    already is not sent again, and nothing of others is removed. A repository that is there already
+    and was not published to by this command is left alone. Of the cards (README.md) nothing is
+    kept: they are written anew each time. To a folder: what any static host serves; text around the
+    tables in its LEADERBOARD.md is kept. A result that is broken or does not follow from its
+    records stops it.
 
     \b
     Examples:
@@ -76,22 +81,27 @@ def publish_command(
 
 
 def _to_folder(board: Board, out: Path, dry_run: bool) -> None:
-    from unlearnbench_leaderboard.publishing.publication import folder, write_folder
+    from unlearnbench.results import write_atomically
+    from unlearnbench_leaderboard.publishing.publication import folder, read
 
-    files = folder(board)
+    files = folder(board, out)
     if dry_run:
         _list(files)
     else:
-        write_folder(files, out)
+        for place, content in files.items():
+            write_atomically(out / place, read(content))
     click.echo(f"{out}: {_sum(files)}{'; nothing was written' if dry_run else ''}")
 
 
 def _show(board: Board, name: str) -> None:
     """What `--dry-run` shows of the two repositories."""
-    from unlearnbench_leaderboard.publishing.publication import dataset
+    from huggingface_hub import constants
+
+    from unlearnbench_leaderboard.publishing.publication import dataset, space
 
     data = dataset(f"{name}-results", board)
-    for repository in (data, _space(name, board, data, "0" * 40)):
+    page = space(name, board, data.name, "0" * 40, constants.ENDPOINT)
+    for repository in (data, page):
         click.echo(f"{repository.title}: {_sum(repository.files)}")
         _list(repository.files)
     click.echo(
@@ -103,13 +113,12 @@ def _show(board: Board, name: str) -> None:
 def _to_hub(board: Board, name: str, private: bool, token: str, timeout: float) -> None:
     """The data set first: the page links to its commit, and never to what is not there yet."""
     from unlearnbench.errors import counted
-    from unlearnbench_leaderboard.publishing.hub import connect, send
-    from unlearnbench_leaderboard.publishing.publication import dataset
+    from unlearnbench_leaderboard.publishing.hub import connected, send
+    from unlearnbench_leaderboard.publishing.publication import dataset, space
 
-    hub = connect(token, timeout)
     done: list[str] = []
 
-    def sent(repository: Repository) -> str:
+    def sent(hub: HfApi, repository: Repository) -> str:
         click.echo(f"{repository.title}: comparing {_sum(repository.files)}")
         found = send(hub, repository, private)
         rest = f"{found.removed} removed, {found.unchanged} unchanged"
@@ -120,7 +129,8 @@ def _to_hub(board: Board, name: str, private: bool, token: str, timeout: float) 
 
     try:
         data = dataset(f"{name}-results", board)
-        sent(_space(name, board, data, sent(data), hub.endpoint))
+        with connected(token, timeout) as hub:
+            sent(hub, space(name, board, data.name, sent(hub, data), hub.endpoint))
     except KeyboardInterrupt:
         have = f"{done[0]} is complete, and " if done else ""
         click.echo(
@@ -128,19 +138,6 @@ def _to_hub(board: Board, name: str, private: bool, token: str, timeout: float) 
             "on from there."
         )
         raise SystemExit(INTERRUPTED) from None
-
-
-def _space(
-    name: str,
-    board: Board,
-    data: Repository,
-    commit: str,
-    endpoint: str = "https://huggingface.co",
-) -> Repository:
-    from unlearnbench_leaderboard.publishing.publication import space
-
-    url = f"{endpoint}/datasets/{data.name}/blob/{commit}"
-    return space(name, board, data.name, url)
 
 
 def _board(results: tuple[Path, ...], reported: tuple[Path, ...]) -> Board:

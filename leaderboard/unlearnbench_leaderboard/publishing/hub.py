@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unlearnbench.errors import UserError
-from unlearnbench_leaderboard.publishing.publication import TABLE, Repository, read
+from unlearnbench_leaderboard.publishing.publication import TABLE, TAG, Repository, read
 from unlearnbench_leaderboard.tables.formats import clean, shorten
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CardData, HfApi
 
 #: What huggingface_hub takes for the name of a repository (its `validate_repo_id`).
 _NAME = re.compile(r"\b[\w.-]{1,96}\b/\b[\w.-]{1,96}\b", re.ASCII)
 
-#: What a hub puts into a new repository by itself.
+#: What a hub puts into a new repository by itself, and what it calls the commit that does it. A
+#: copy of another repository and a history that was squashed have one commit too, of other names.
 _NEW = {".gitattributes", "README.md", "index.html", "style.css"}
+_FIRST_COMMIT = "initial commit"
+#: The name of an environment variable. Anything else may be a token that was pasted.
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -33,32 +38,40 @@ class Sent:
     unchanged: int
 
 
-def connect(token: str, timeout: float) -> HfApi:
+@contextmanager
+def connected(token: str, timeout: float) -> Iterator[HfApi]:
     """The hub that `HF_ENDPOINT` names, or huggingface.co.
 
     Args:
         token: with write access.
-        timeout: seconds to wait for an answer; the client of huggingface_hub waits for ever.
+        timeout: seconds to wait for an answer; the client of huggingface_hub waits for ever. The
+            client is the process's own, and has its timeout back after the block.
     """
-    from huggingface_hub import HfApi, get_session, set_client_factory
+    from huggingface_hub import HfApi, get_session
 
-    # huggingface_hub has changed its HTTP library more than once: its own client says which it is.
-    plain = get_session()
-    client, hooks = type(plain), plain.event_hooks
-    set_client_factory(
-        lambda: client(event_hooks=hooks, follow_redirects=True, timeout=timeout),
-    )
-    return HfApi(token=token, library_name="unlearnbench")
+    session = get_session()
+    before = session.timeout
+    session.timeout = timeout
+    try:
+        yield HfApi(token=token, library_name="unlearnbench")
+    finally:
+        session.timeout = before
 
 
 def token_of(variable: str | None) -> str:
     """The token in an environment variable; None: what huggingface_hub finds (HF_TOKEN, a login).
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or no variable is called so (it may be a token: it is not shown).
     """
     from huggingface_hub import get_token
 
+    if variable and not _VARIABLE.fullmatch(variable):
+        raise UserError(
+            "--token-from takes the NAME of an environment variable, of capital letters, digits "
+            'and "_", such as HF_TOKEN, and never the token itself. If you gave a token, your '
+            "shell's history has it now: make a new one."
+        )
     token = os.environ.get(variable, "").strip() if variable else get_token()
     if not token:
         where = f"the environment variable {variable} is empty" if variable else "there is no token"
@@ -99,6 +112,7 @@ def send(hub: HfApi, repository: Repository, private: bool) -> Sent:
 
 def _send(hub: HfApi, repository: Repository, private: bool) -> Sent:
     name, kind = repository.name, repository.kind
+    new = not hub.repo_exists(name, repo_type=kind)
     hub.create_repo(
         name,
         repo_type=kind,
@@ -114,13 +128,30 @@ def _send(hub: HfApi, repository: Repository, private: bool) -> Sent:
         )
     head = str(info.sha)
     there = dict(_there(hub, repository, head))
-    others = sorted(there.keys() - repository.files.keys() - _NEW)
-    if others and TABLE not in there:
+    card = getattr(info, "card_data", None)
+    if not (new or _published(card, there) or _untouched(hub, repository, there, head)):
         raise UserError(
-            f"{repository.title} holds something else, such as {clean(others[0])}, and no {TABLE}. "
-            "Publish to a new name."
+            f"{repository.title} is there already and holds something else: its card has no tag "
+            f"{TAG}, or there is no {TABLE}. Publish to a new name."
         )
     return _commit(hub, repository, there, head)
+
+
+def _published(card: CardData | None, there: Collection[str]) -> bool:
+    """Whether the files were published by this package: its card says so, and its table is there.
+
+    A table of this name alone may be anybody's.
+    """
+    tags = card.get("tags") if card else None
+    return isinstance(tags, list) and TAG in tags and TABLE in there
+
+
+def _untouched(hub: HfApi, repository: Repository, there: Collection[str], head: str) -> bool:
+    """Whether there is only what the hub put there: a run that was stopped had made it."""
+    if set(there) - _NEW:
+        return False
+    commits = hub.list_repo_commits(repository.name, repo_type=repository.kind, revision=head)
+    return [commit.title for commit in commits] == [_FIRST_COMMIT]
 
 
 def _there(hub: HfApi, repository: Repository, head: str) -> Iterator[tuple[str, str]]:

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Literal
 
 from unlearnbench.errors import UserError
-from unlearnbench.results import write_atomically
-from unlearnbench_leaderboard.build import files_of
+from unlearnbench_leaderboard.build import MARKDOWN, files_of
 from unlearnbench_leaderboard.page.examples import read_examples
 from unlearnbench_leaderboard.submitting.submission import files_of_entries
 from unlearnbench_leaderboard.tables.board import tables_of
 from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.formats import clean
 from unlearnbench_leaderboard.tables.reported import ReportedSet
-from unlearnbench_leaderboard.writing import data_files
+from unlearnbench_leaderboard.writing import data_files, markdown
 
-#: The table as data. A place that has it is a leaderboard's.
+#: The table as data.
 TABLE = "leaderboard.csv"
+#: A tag of both cards. A repository with it and the table is one that was published to before.
+TAG = "unlearnbench"
 #: The same as JSON Lines, for datasets.load_dataset.
 ROWS = "leaderboard.jsonl"
 #: The folder of the result files: ours alone, whatever else lies beside it.
@@ -58,44 +60,53 @@ def dataset(name: str, board: Board) -> Repository:
     """The data set: the table, and every result with its records."""
     tables = tables_of(board.entries)
     rows = {TABLE: data_files.csv_bytes(tables), ROWS: data_files.jsonl_bytes(tables)}
-    card = _DATASET_CARD.format(name=name, table=TABLE, rows=ROWS).encode()
+    card = _DATASET_CARD.format(name=name, table=TABLE, rows=ROWS, tag=TAG).encode()
     return Repository(name, "dataset", {"README.md": card, **rows, **_results(board)}, RESULTS)
 
 
-def space(name: str, board: Board, data: str, url: str) -> Repository:
+def space(name: str, board: Board, data: str, commit: str, endpoint: str) -> Repository:
     """The static Space: the page and the tables.
 
     Args:
         name: of the Space.
         board: the results, and figures of others.
         data: name of the data set.
-        url: of the data set's files at one commit, so that a link means the same for ever.
+        commit: of the data set, so that a link to one of its files means the same for ever.
+        endpoint: address of the hub.
     """
-    card = _SPACE_CARD.format(data=data).encode()
-    return Repository(name, "space", {"README.md": card, **_tables(board, f"{url}/")})
+    url = f"{endpoint}/datasets/{data}"
+    card = _SPACE_CARD.format(data=data, url=url, tag=TAG).encode()
+    return Repository(name, "space", {"README.md": card, **_tables(board, f"{url}/blob/{commit}/")})
 
 
-def folder(board: Board) -> dict[str, Content]:
-    """What a static host serves: the page, the tables, and the results that it links to."""
-    return {**_tables(board, ""), **_results(board)}
+def folder(board: Board, out: Path) -> dict[str, Content]:
+    """What a static host serves: the page, the tables, and the results that it links to.
 
-
-def write_folder(files: Mapping[str, Content], out: Path) -> None:
-    """Writes a folder for a static host.
+    Args:
+        board: the results, and figures of others.
+        out: where it is to lie; the text around the tables in its `LEADERBOARD.md` is kept.
 
     Raises:
-        UserError: it holds something else, which a new page would overwrite or stand beside.
+        UserError: it holds something else, which a new page would overwrite or stand beside, or a
+            link, through which it would be written elsewhere.
     """
-    there = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
-    if there and TABLE not in there:
-        raise UserError(f'"{out}" holds other files, such as {min(there)}: choose an empty folder.')
+    files = _results(board)
+    below = list(out.rglob("*"))
+    if link := next((path for path in below if path.is_symlink()), None):
+        raise UserError(f'"{clean(str(link))}" is a link: what it leads to is not written to.')
+    there = {path.relative_to(out).as_posix() for path in below if not path.is_dir()}
+    previous = markdown.existing(out / MARKDOWN)
+    if there and not (TABLE in there and previous and markdown.BEGIN in previous):
+        raise UserError(
+            f'"{out}" holds other files, such as {clean(min(there))}, and no leaderboard '
+            f"({TABLE}, {MARKDOWN}): choose an empty folder."
+        )
     if stale := sorted(p for p in there - files.keys() if p.startswith(RESULTS)):
         raise UserError(
-            f'"{out}" holds {len(stale)} files of other results, such as {stale[0]}: remove '
+            f'"{out}" holds {len(stale)} files of other results, such as {clean(stale[0])}: remove '
             f'"{out / RESULTS}" first.'
         )
-    for place, content in files.items():
-        write_atomically(out / place, read(content))
+    return {**_tables(board, "", previous), **files}
 
 
 def read(content: Content) -> bytes:
@@ -113,7 +124,7 @@ def _results(board: Board) -> dict[str, Content]:
     return {f"{RESULTS}{place}": path for place, path in files.items()}
 
 
-def _tables(board: Board, before: str) -> dict[str, bytes]:
+def _tables(board: Board, before: str, previous: str | None = None) -> dict[str, bytes]:
     """The leaderboard's files; `before` stands before the place of a result in each link."""
     placed = []
     for entry in board.entries:
@@ -121,7 +132,7 @@ def _tables(board: Board, before: str) -> dict[str, bytes]:
         place = f"{RESULTS}{result.relative_folder}/{result.run_id}.json"
         placed.append(replace(entry, source=place, href=f"{before}{place}"))
     tables = tables_of(placed)
-    return files_of(tables, reported=board.reported, examples=read_examples(tables))
+    return files_of(tables, previous, board.reported, read_examples(tables))
 
 
 _SPACE_CARD = """---
@@ -137,7 +148,7 @@ datasets:
 - {data}
 tags:
 - leaderboard
-- unlearnbench
+- {tag}
 - machine-unlearning
 ---
 
@@ -145,14 +156,14 @@ tags:
 
 Unlearning methods and model editors on the same tasks, metrics and tables. The page is made by
 `unlearnbench leaderboard publish` from the result files in
-[{data}](https://huggingface.co/datasets/{data}), and from nothing else; each row links to them.
+[{data}]({url}), and from nothing else; each row links to them.
 """
 
 _DATASET_CARD = """---
 pretty_name: UnlearnBench results
 license: mit
 tags:
-- unlearnbench
+- {tag}
 - machine-unlearning
 configs:
 - config_name: leaderboard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from unlearnbench.errors import UserError
 from unlearnbench_leaderboard.tables import rules
@@ -45,6 +46,20 @@ def document(
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n{body(tables, reported)}\n{END}{after}"
+
+
+def existing(path: Path) -> str | None:
+    """The text of the file that is there already; None where there is none.
+
+    Raises:
+        UserError: it cannot be read as text.
+    """
+    if not path.exists():
+        return None
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'"{path}" cannot be read as UTF-8 text ({error}).') from error
 
 
 def body(tables: Sequence[Table], reported: Sequence[ReportedSet] = ()) -> str:
