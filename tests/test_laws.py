@@ -27,6 +27,7 @@ PUBLIC = (
     "unlearnbench.aggregation",
     "unlearnbench.errors",
     "unlearnbench.metrics",
+    "unlearnbench.plain_yaml",
     "unlearnbench.request",
     "unlearnbench.results",
 )

@@ -47,6 +47,8 @@ class Diverged(Exception):
 
 #: Names that one message lists (a harness knows ten thousand tasks).
 _NAMED = 60
+#: Characters of a wrong value that a message shows.
+_SHOWN = 80
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -68,4 +70,7 @@ def wrong_value(where: str, fault: Mapping[str, Any]) -> str:
     """The sentence about a value that pydantic refused; `fault` is one of its `errors()`."""
     # What a validator of ours raised, pydantic puts behind words of its own.
     message = fault["msg"].removeprefix("Value error, ").removesuffix(".")
-    return f"{where} = {fault.get('input')!r}: {message}."
+    shown = repr(fault.get("input"))
+    if len(shown) > _SHOWN:
+        shown = f"{shown[:_SHOWN]}..."
+    return f"{where} = {shown}: {message}."

@@ -11,6 +11,7 @@ ROOM = Path(unlearnbench_leaderboard.command.__file__).parent
 ALLOWED = {"click", "jinja2", "markupsafe", "numpy", "pydantic", "tabulate", "yaml"}
 ALLOWED |= {"unlearnbench_leaderboard"}
 PUBLIC = {"unlearnbench", "unlearnbench.results", "unlearnbench.metrics", "unlearnbench.errors"}
+PUBLIC |= {"unlearnbench.plain_yaml"}
 
 
 def imports(path):

@@ -92,8 +92,19 @@ WHOLE = "methods: [none]\ntasks: [nano]\nmodels: [nano]\n"
         ("methods:\n- rome: idk\n", "entry 1 of methods: {rome: idk} is neither a name nor a name"),
         ("- none\n", "is no plan: write one line each"),
         ("", "is no plan: write one line each"),
-        ("!!python/object/apply:os.system ['true']\n", "a plan holds plain values"),
+        ("!!python/object/apply:os.system ['true']\n", "write the value as it is"),
         (f"{WHOLE}tuning: [{{rule: x}}]\n", "tuning.0."),
+        ("models: [nano: {dtype: [&x [1], *x]}]\n", "an anchor (&name)"),
+        (f"{WHOLE}seeds: [{'1' * 5001}]\n", "a number of 5001 digits"),
+        (f"{WHOLE}seeds: [2020-13-45]\n", "entry 1 of seeds: 2020-13-45 is no whole number"),
+        (f"{WHOLE}seeds: [1:1:1]\n", "entry 1 of seeds: 1:1:1 is no whole number"),
+        (f"{WHOLE}seeds: !!set {{a, b}}\n", "a tag (tag:yaml.org,2002:set)"),
+        (f"{WHOLE}seeds: [0]\nseeds: [1]\n", "the key 'seeds' stands twice"),
+        (f"{WHOLE}seeds: {'[' * 3000}", "nested too deep"),
+        (f"{WHOLE}seeds: [1e999]\n", "entry 1 of seeds: .inf is no whole number"),
+        (f"{WHOLE}1: 2\n", 'no key of a plan is called "1"'),
+        ("methods: [1, 2]\n? [a]\n: 1\n", "line 2"),
+        ("#" * (1024 * 1024 + 1), "is larger than 1 MiB"),
     ],
 )
 def test_a_wrong_plan_file_is_one_plain_line(tmp_path: Path, text: str, message: str) -> None:
@@ -110,7 +121,7 @@ def test_a_wrong_plan_file_is_one_plain_line(tmp_path: Path, text: str, message:
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
         lambda inner: (
             st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["methods", "tasks", "seeds", "rome"]), inner)
+            | st.dictionaries(st.sampled_from(["methods", "tasks", "seeds", 1, None]), inner)
         ),
         max_leaves=8,
     )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from unlearnbench import plain_yaml
 from unlearnbench.errors import UserError
 from unlearnbench.running.plan import load_task
 from unlearnbench.task import Task
-
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 def build_task(
@@ -52,9 +50,6 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def _value(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return plain_yaml.load(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)  # YAML 1.1 reads 1e-5 as a string
-    return value

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
+from unlearnbench import plain_yaml
 from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.experiment import located
 from unlearnbench.results.schema import TuningBlock
@@ -56,14 +57,15 @@ def read_plan(path: Path) -> PlanFile:
         UserError: unreadable, not YAML (with the line), or not a plan (with the entry).
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = plain_yaml.read_text(path)
     except FileNotFoundError as error:
         raise UserError(f'plan "{path}" does not exist.') from error
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f'plan "{path}" cannot be read ({reason}).') from error
+    except OSError as error:
+        raise UserError(f'plan "{path}" cannot be read ({error.strerror}).') from error
+    except ValueError as error:
+        raise UserError(f'plan "{path}" {error}.') from error
     try:
-        document = yaml.safe_load(text)
+        document = plain_yaml.load(text)
     except yaml.YAMLError as error:
         raise UserError(f'plan "{path}"{_place(error, text)}') from error
     if not isinstance(document, dict):
@@ -97,8 +99,8 @@ def _place(error: yaml.YAMLError, text: str) -> str:
     lines = text.splitlines()
     line = lines[mark.line].strip()[:60] if mark.line < len(lines) else ""
     shown = f' ("{line}")' if line else " (its end)"
-    if isinstance(error, yaml.constructor.ConstructorError):
-        return f", line {mark.line + 1}{shown}: a plan holds plain values, and this is none."
+    if isinstance(error, plain_yaml.NotPlain):
+        return f", line {mark.line + 1}{shown}: {error.problem}."
     return (
         f", line {mark.line + 1}{shown}: this is not YAML. Look at the indentation, the brackets "
         "and the colons, here and right above."
@@ -109,7 +111,7 @@ def _sentence(fault: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """What is wrong with a document, behind the name of its file."""
     key, *inner = fault["loc"]
     match fault["type"]:
-        case "extra_forbidden" if not inner:
+        case "extra_forbidden" | "invalid_key" if not inner:
             return f": {unknown_name('key of a plan', str(key), PlanFile.model_fields)}"
         case "missing" if not inner:
             return f" has no {key}: write {key}: [NAME] on a line of its own."
@@ -131,5 +133,5 @@ def _sentence(fault: Mapping[str, Any], document: Mapping[str, Any]) -> str:
 
 def _shown(value: object) -> str:
     """A value as YAML writes it, on one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n")
+    text = plain_yaml.dump(value, flow=True).removesuffix("...\n")
     return " ".join(text.split())[:80]

@@ -15,8 +15,7 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import Any
 
-import yaml
-
+from unlearnbench import plain_yaml
 from unlearnbench.errors import UserError
 from unlearnbench.experiment import seen_from
 from unlearnbench.models import resolve_entry
@@ -173,9 +172,7 @@ def chosen_plan(
         **({"utilities": document["utilities"]} if document["utilities"] else {}),
         "tuning": [{"method": t["method"], "config": t["config"], **t} for t in document["tuning"]],
     }
-    text = yaml.safe_dump(
-        fields, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
-    )
+    text = plain_yaml.dump(fields, width=100)
     return f"# Chosen by unlearnbench sweep; run it with unlearnbench run --plan.\n{text}".encode()
 
 

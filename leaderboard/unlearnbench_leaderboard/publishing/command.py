@@ -11,8 +11,6 @@ import click
 from unlearnbench_leaderboard.reading import REPORTED, RESULTS
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
     from unlearnbench_leaderboard.publishing.publication import Board, Content, Repository
 
 #: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
@@ -95,12 +93,11 @@ def _to_folder(board: Board, out: Path, dry_run: bool) -> None:
 
 def _show(board: Board, name: str) -> None:
     """What `--dry-run` shows of the two repositories."""
-    from huggingface_hub import constants
-
+    from unlearnbench_leaderboard.publishing.hub import endpoint
     from unlearnbench_leaderboard.publishing.publication import dataset, space
 
     data = dataset(f"{name}-results", board)
-    page = space(name, board, data.name, "0" * 40, constants.ENDPOINT)
+    page = space(name, board, data.name, "0" * 40, endpoint())
     for repository in (data, page):
         click.echo(f"{repository.title}: {_sum(repository.files)}")
         _list(repository.files)
@@ -117,20 +114,20 @@ def _to_hub(board: Board, name: str, private: bool, token: str, timeout: float) 
     from unlearnbench_leaderboard.publishing.publication import dataset, space
 
     done: list[str] = []
-
-    def sent(hub: HfApi, repository: Repository) -> str:
-        click.echo(f"{repository.title}: comparing {_sum(repository.files)}")
-        found = send(hub, repository, private)
-        rest = f"{found.removed} removed, {found.unchanged} unchanged"
-        click.echo(f"{repository.title}: {counted(found.sent, 'file')} sent, {rest}")
-        click.echo(f"  {hub.endpoint}/{repository.kind}s/{repository.name}")
-        done.append(repository.title)
-        return found.commit
-
     try:
         data = dataset(f"{name}-results", board)
         with connected(token, timeout) as hub:
-            sent(hub, space(name, board, data.name, sent(hub, data), hub.endpoint))
+
+            def sent(repository: Repository) -> str:
+                click.echo(f"{repository.title}: comparing {_sum(repository.files)}")
+                found = send(hub, repository, private)
+                rest = f"{found.removed} removed, {found.unchanged} unchanged"
+                click.echo(f"{repository.title}: {counted(found.sent, 'file')} sent, {rest}")
+                click.echo(f"  {hub.endpoint}/{repository.kind}s/{repository.name}")
+                done.append(repository.title)
+                return found.commit
+
+            sent(space(name, board, data.name, sent(data), hub.endpoint))
     except KeyboardInterrupt:
         have = f"{done[0]} is complete, and " if done else ""
         click.echo(

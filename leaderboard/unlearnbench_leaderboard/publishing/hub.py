@@ -38,9 +38,16 @@ class Sent:
     unchanged: int
 
 
+def endpoint() -> str:
+    """The hub that `HF_ENDPOINT` names, or huggingface.co."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
 @contextmanager
 def connected(token: str, timeout: float) -> Iterator[HfApi]:
-    """The hub that `HF_ENDPOINT` names, or huggingface.co.
+    """The hub at `endpoint()`.
 
     Args:
         token: with write access.

@@ -12,19 +12,18 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unlearnbench.errors import DataError
+from unlearnbench.plain_yaml import load, read_text
 from unlearnbench_leaderboard.plain_json import each_once
 from unlearnbench_leaderboard.tables.formats import NOTHING, clean, plain
 
 #: The tier of every figure here: a key of `rules.TIERS`.
 TIER = "reported"
-#: A file may not be larger than this: hundreds of papers.
-MAX_BYTES = 1024 * 1024
 #: Columns of a set: an evaluation of 30 tasks by two metrics has 60.
 MAX_METRICS = 200
 #: Columns with more decimals than papers print are shown as they are.
@@ -34,7 +33,8 @@ Name = Annotated[str, Field(min_length=1, max_length=120)]
 Text = Annotated[str, Field(max_length=600)]
 #: What stands in a link unescaped, in HTML and in Markdown.
 Link = Annotated[str, Field(max_length=300, pattern=r"^https://[A-Za-z0-9./_~%?=&#:+,-]+$")]
-Figure = Annotated[float, Field(allow_inf_nan=False)]
+#: A number and nothing that can be taken for one, such as a text or yes and no.
+Figure = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 
 class _Part(BaseModel):
@@ -159,21 +159,17 @@ def dump_reported(sets: Sequence[ReportedSet]) -> bytes:
 def _read(path: Path) -> ReportedFile:
     name = clean(str(path))
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f'"{name}" is larger than {MAX_BYTES >> 20} MiB.')
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'"{name}" cannot be read as UTF-8 text ({error}).') from error
+        text = read_text(path)
+    except OSError as error:
+        raise DataError(f'"{name}" cannot be read ({error.strerror}).') from error
+    except ValueError as error:
+        raise DataError(f'"{name}" {error}.') from error
     try:
         document = (
-            json.loads(text, object_pairs_hook=each_once)
-            if path.suffix == ".json"
-            else yaml.load(text, _PlainLoader)
+            json.loads(text, object_pairs_hook=each_once) if path.suffix == ".json" else load(text)
         )
-    except (ValueError, ArithmeticError, RecursionError, yaml.YAMLError) as error:
-        deep = isinstance(error, RecursionError)
-        told = "nested too deep" if deep else " ".join(str(error).split())
-        raise DataError(f'"{name}" is not valid: {clean(told)[:300]}.') from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f'"{name}" is not valid: {clean(_fault(error))[:300]}.') from error
     try:
         return ReportedFile.model_validate(document)
     except ValidationError as error:
@@ -183,23 +179,10 @@ def _read(path: Path) -> ReportedFile:
         raise DataError(clean(f'"{name}": {place}: {message}.')[:600]) from error
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases (a few lines of them stand for gigabytes), tags, and a key twice.
-
-    A tag makes something else of a value than what stands there, and fails in many ways.
-    """
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias (*name): write the value out")
-        tag = getattr(self.peek_event(), "tag", None)
-        if tag is not None:
-            raise yaml.YAMLError(f"a tag ({tag}): write the value as it is")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key, count in Counter(keys).items():
-            if count > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands twice (line {node.start_mark.line})")
-        return super().construct_mapping(node, deep)
+def _fault(error: Exception) -> str:
+    """What JSON or YAML stumbles over, on one line."""
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    mark = getattr(error, "problem_mark", None)
+    told = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error)
+    return " ".join(told.split())
