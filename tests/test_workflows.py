@@ -24,8 +24,8 @@ FILES = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
 
 #: Expressions whose value no stranger can choose: numbers, hashes, and what we write ourselves.
 TRUSTED = {
-    "github.event.pull_request.base.sha",
     "github.event.pull_request.number",
+    "github.sha",
     "github.ref",  # as the name of a group only: see below
     "matrix.python",
     "steps.deployment.outputs.page_url",
@@ -123,8 +123,9 @@ def test_expressions_are_of_values_that_no_stranger_chooses():
 def test_the_review_runs_the_bases_code_on_the_pull_requests_results():
     job = WORKFLOWS["results"]["jobs"]["review"]
     base, pull = (step["with"] for step in job["steps"][:2])
-    assert base["ref"] == "${{ github.event.pull_request.base.sha }}"
-    assert base["path"] == "base"
+    assert base["ref"] == pull["ref"] == "${{ github.sha }}"
+    assert (base["path"], base["fetch-depth"]) == ("base", 2)
+    assert "checkout --quiet --detach HEAD^1" in job["steps"][2]["run"]  # before anything runs
     assert pull["path"] == "pr"
     assert pull["sparse-checkout"] == "/leaderboard/results/"
     for _, script in ((n, s) for n, s in scripts() if n == "results"):
@@ -149,7 +150,7 @@ def test_every_make_target_is_there():
 
 def test_every_command_and_option_of_ours_is_there():
     called = [words[1:] for words in commands() if words[0] == "unlearnbench"]
-    assert len(called) == 3
+    assert len(called) == 4
     for words in called:
         command: click.Command = cli
         while isinstance(command, click.Group):
@@ -165,6 +166,65 @@ def test_every_file_that_a_script_names_is_there():
     named = {w for w in words if w.endswith(".txt") or w.startswith("leaderboard/")}
     assert named == {"constraints.txt", "leaderboard/results", "leaderboard/reported.yaml"}
     assert all((ROOT / name).exists() for name in named)
+
+
+# --- the base, as the runner takes it from the merge ----------------------------------------------
+
+
+def take_base(tmp_path: Path, *changed: str) -> tuple[str, str]:
+    """What the step prints and writes into the summary where a pull request adds these files."""
+    repository = tmp_path / "base"
+    repository.mkdir()
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", *who, *words], cwd=repository, check=True, capture_output=True)
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("commit", "--quiet", "--allow-empty", "-m", "start")
+    git("switch", "--quiet", "-c", "pull")
+    for place in changed:
+        (repository / place).parent.mkdir(parents=True, exist_ok=True)
+        (repository / place).write_text("theirs")
+    git("add", ".")
+    git("commit", "--quiet", "--allow-empty", "-m", "theirs")
+    git("switch", "--quiet", "main")
+    git("commit", "--quiet", "--allow-empty", "-m", "ours")
+    git("merge", "--quiet", "--no-ff", "pull")
+    (script,) = (s for name, s in scripts() if name == "results" and "--detach" in s)
+    summary = tmp_path / "summary.md"
+    summary.touch()
+    done = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "GITHUB_STEP_SUMMARY": str(summary)},
+        check=True,
+    )
+    assert [p.name for p in repository.iterdir()] == [".git"]  # nothing of theirs is left
+    return done.stdout, summary.read_text()
+
+
+def test_a_pull_request_of_results_alone_is_not_warned_of(tmp_path: Path):
+    ours = ["results/a/b.json", "LEADERBOARD.md", "index.html", "leaderboard.csv"]
+    assert take_base(tmp_path, *(f"leaderboard/{place}" for place in ours)) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".github/workflows/results.yml",
+        "leaderboard/unlearnbench_leaderboard/build.py",
+        "leaderboard/reported.yaml",
+        "::add-mask::x",
+    ],
+)
+def test_a_pull_request_that_changes_more_is_warned_of(tmp_path: Path, place: str):
+    printed, summary = take_base(tmp_path, "leaderboard/results/a.json", place)
+    (line,) = printed.splitlines()
+    assert line.startswith("::warning::This pull request changes more than results")
+    assert summary.startswith("### ⚠️ This pull request changes more")
 
 
 # --- the review, run as the runner runs it --------------------------------------------------------

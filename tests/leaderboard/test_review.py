@@ -302,6 +302,20 @@ def test_a_summary_stays_smaller_than_what_is_shown(
     assert "too many for a summary" in text
 
 
+def test_a_summary_is_measured_in_bytes(
+    pull: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    review(pull, "--summary", tmp_path / "whole.md")
+    whole = (tmp_path / "whole.md").read_text()
+    assert len(whole) < len(whole.encode())
+    monkeypatch.setattr(room, "MAX_SUMMARY", len(whole))
+    review(pull, "--summary", tmp_path / "s.md")
+    assert "too many for a summary" in (tmp_path / "s.md").read_text()
+    monkeypatch.setattr(room, "MAX_SUMMARY", len(whole.encode()))
+    review(pull, "--summary", tmp_path / "t.md")
+    assert (tmp_path / "t.md").read_text() == whole
+
+
 @given(st.text(alphabet=":#[ \n\t\u2028ab"))
 def test_no_log_line_is_a_command(text: str):
     import contextlib
