@@ -1,8 +1,9 @@
 """YAML as people write it by hand: plain values, and nothing that stands for something else.
 
 Scalars are those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2/, section 10.3): `1e-5` is
-a number, and `yes`, `1:30` and `2020-01-01` are texts. What a stranger's file could make large,
-slow or ambiguous is refused: anchors and aliases, tags, a key twice, depth, size.
+a number, and `yes`, `1:30` and `2020-01-01` are texts. Besides, `1_000` is a number as in Python.
+What a stranger's file could make large, slow or ambiguous is refused: anchors and aliases, tags, a
+key twice, depth, size.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def dump(document: Any, width: int = 1000, flow: bool | None = None) -> str:
 _SCALARS = (
     ("null", r"null|Null|NULL|~|", ("n", "N", "~", "")),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("int", r"[-+]?[0-9]+(_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
     (
         "float",
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
