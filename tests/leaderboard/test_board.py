@@ -91,6 +91,15 @@ def test_one_odd_reference_block_does_not_move_the_floors():
 # --- eligibility ----------------------------------------------------------------------------------
 
 
+def test_what_nobody_recomputed_does_not_move_the_floors_of_what_was():
+    honest = entries(seeds(method="npo", before=(0.06, 1.0)))
+    odd = entries(seeds(method="rmu", count=5, before=(0.0, 0.1)), tier="unverified")
+    (t,) = tables_of([*honest, *odd])
+    assert t.before == {"forget": 0.06, "utility": 1.0}
+    (alone,) = tables_of(odd)
+    assert alone.before == {"forget": 0.0, "utility": 0.1}
+
+
 def test_fewer_than_three_finished_seeds_are_listed_not_ranked():
     t = table(*seeds(), *seeds(method="npo", count=2))
     assert ranked(t) == ["grad-diff"]

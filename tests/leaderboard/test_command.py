@@ -266,6 +266,29 @@ def test_help_shows_an_example(words):
     assert "unlearnbench leaderboard" in done.output.split("Example")[1]
 
 
+@pytest.mark.parametrize("name, own, left_out", [
+    ("none", (0.065, 1.0), False),  # another device
+    ("none", (0.3, 1.0), True),
+    ("retrain", (0.9, 0.95), False),
+    ("retrain", (0.9, 0.5), True),
+    ("destroyer", (0.3, 0.1), False),  # of no block
+])  # fmt: skip
+def test_a_reference_that_the_other_results_contradict_is_left_out(tmp_path, name, own, left_out):
+    blocks = {"before": (0.06, 1.0), "retained": (0.9, 0.95)}
+    made = seeds(**blocks)
+    if block := {"none": "before", "retrain": "retained"}.get(name):
+        blocks[block] = own  # its own blocks say what its metrics say
+    reference = result(name, *own, role="reference", **blocks)
+    for one in [*made, reference]:
+        (tmp_path / f"{one.run_id}.json").write_bytes(dump(one))
+    reading = read_entries([tmp_path], tiers_of=lambda read: ["recomputed"] * len(read))
+    assert (reference.run_id in {e.result.run_id for e in reading.entries}) is not left_out
+    assert len(reading.faults) == left_out
+    if left_out:
+        assert f"{reference.run_id}.json: a reference, {name}, with " in reading.faults[0]
+        assert ", where the results beside it have " in reading.faults[0]
+
+
 def test_read_entries_of_nothing_raises(tmp_path):
     with pytest.raises(UserError, match="`unlearnbench run` writes them"):
         read_entries([tmp_path])

@@ -208,6 +208,13 @@ def test_a_failed_job_has_no_metrics():
         handmade.failed(metrics=[metric])
 
 
+@pytest.mark.parametrize("block", ["before", "retain_model"])
+def test_a_failed_job_has_no_reference_either(block: str):
+    metric = Metric(name="forget", split="forget", value=1.0, n=1)
+    with pytest.raises(ValidationError, match="must not carry a reference"):
+        handmade.failed(reference={block: [metric]})
+
+
 def test_a_metric_that_is_there_twice_is_refused(result_path: Path):
     def double(document: Document) -> None:
         # A reader that takes the first would show 1.0; one that takes the last would verify.

@@ -318,6 +318,8 @@ class Result(Block):
             raise ValueError(f"status {self.status} needs an error")
         elif self.metrics or self.records is not None:
             raise ValueError(f"status {self.status} must not carry metrics or records")
+        elif self.reference.before or self.reference.retain_model:
+            raise ValueError(f"status {self.status} must not carry a reference")
         tuning = self.method.tuning
         if tuning is not None and tuning.trials != self.cost.trials:
             raise ValueError(

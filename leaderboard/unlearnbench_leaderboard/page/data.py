@@ -17,7 +17,8 @@ from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import cell, columns_of
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean
-from unlearnbench_leaderboard.tables.rows import PooledMetric, Row, canonical
+from unlearnbench_leaderboard.tables.rows import PooledMetric, Row
+from unlearnbench_leaderboard.tables.settings import canonical
 
 #: Longer values of a configuration are cut on the page; the result file has them.
 _VALUE_LENGTH = 300

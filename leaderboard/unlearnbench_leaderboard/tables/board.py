@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median_low
 
 from unlearnbench.results import Metric, Result
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import number, with_interval
 from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
-from unlearnbench_leaderboard.tables.rows import Row, borrowed_reference, canonical, digest, pool
-
-#: Task options that do not change what is measured: the table names the split, and the hash of
-#: the data says more than the name of its revision.
-_OPTIONS_IN_HASHES = ("split", "revision")
+from unlearnbench_leaderboard.tables.rows import Row, borrowed_reference, digest, pool
+from unlearnbench_leaderboard.tables.settings import canonical, reference_blocks, setting_key
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def tables_of(entries: Iterable[Entry]) -> list[Table]:
     """The tables of these results, by task, split and model. A function of the set of entries."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in sorted(entries, key=lambda e: (e.result.run_id, e.source)):
-        groups[canonical(_setting_key(entry.result))].append(entry)
+        groups[canonical(setting_key(entry.result))].append(entry)
     tables = [_table(group) for group in groups.values()]
     tables.sort(key=lambda t: (t.title, t.id))
     return _with_distinct_titles(tables)
@@ -89,31 +85,11 @@ def tables_of(entries: Iterable[Entry]) -> list[Table]:
 # --- one table ------------------------------------------------------------------------------------
 
 
-def _setting_key(result: Result) -> dict[str, object]:
-    """All that makes numbers comparable."""
-    task, model = result.task, result.model
-    return {
-        "task": task.name,
-        "split": task.split,
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        "retain model": model.retain_model.fingerprint if model.retain_model else None,
-        "prompt format": model.prompt_format,
-        "task version": task.version,
-        "data": task.data.sha256,
-        "items": task.data.n_eval,
-        "options": {k: v for k, v in task.config.items() if k not in _OPTIONS_IN_HASHES},
-        "headline rule": task.headline_rule,
-        "metric definitions": result.definition_version,
-    }
-
-
 def _table(entries: Sequence[Entry]) -> Table:
     setting = min((e.result for e in entries), key=lambda r: r.run_id)
-    table_id = digest("table", canonical(_setting_key(setting)))
+    table_id = digest("table", canonical(setting_key(setting)))
     rows = pool(entries, table_id)
-    before = _middle([e.result.reference.before for e in entries])
-    retained = _middle([e.result.reference.retain_model for e in entries])
+    before, retained = reference_blocks((e.result, e.tier) for e in entries)
     table = Table(
         id=table_id,
         title=f"{setting.task.name} {setting.task.split} · {setting.model.name}",
@@ -136,23 +112,6 @@ def _table(entries: Sequence[Entry]) -> Table:
             if (methods := [r for r in done if r.guarantee == tag and not r.is_reference])
         ),
     )
-
-
-def _middle(blocks: Sequence[Sequence[Metric]]) -> list[Metric]:
-    """One reference block out of many that should be equal: for each metric the middle one.
-
-    Machines differ in the last digits, and no single file should be able to move a floor.
-    """
-    found: dict[tuple[str, str], list[Metric]] = defaultdict(list)
-    for block in blocks:
-        for metric in block:
-            found[metric.name, metric.split].append(metric)
-    middle = []
-    for metrics in found.values():
-        value = median_low([m.value for m in metrics])
-        alike = [m for m in metrics if m.value == value]
-        middle.append(min(alike, key=lambda m: canonical(m.model_dump(mode="json"))))
-    return sorted(middle, key=lambda m: (m.name, m.split))
 
 
 def _references(
@@ -322,8 +281,8 @@ def _with_distinct_titles(tables: Sequence[Table]) -> list[Table]:
 
 
 def _title(table: Table, alike: Sequence[Table]) -> str:
-    keys = [_setting_key(t.setting) for t in alike]
-    own = _setting_key(table.setting)
+    keys = [setting_key(t.setting) for t in alike]
+    own = setting_key(table.setting)
     differing = [name for name in own if len({canonical(key[name]) for key in keys}) > 1]
     return " · ".join([table.title, *(f"{name} {_brief(own[name])}" for name in differing)])
 

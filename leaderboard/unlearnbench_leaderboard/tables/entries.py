@@ -11,6 +11,7 @@ from urllib.parse import quote
 from unlearnbench.errors import UserError
 from unlearnbench.results import Ledger, Result, read_result, recomputed, result_files
 from unlearnbench_leaderboard.tables.formats import clean
+from unlearnbench_leaderboard.tables.settings import false_references
 
 #: Our own output, which may lie in the folder that is read.
 OWN_FILE = "leaderboard.json"
@@ -107,8 +108,8 @@ def look_through(
 ) -> Reading:
     """The results below files and folders, each once, in an order that depends on names alone.
 
-    A file that cannot be read, repeats the run of another, or has numbers that do not follow from
-    its records, is left out and reported.
+    A file that cannot be read, repeats the run of another, has numbers that do not follow from
+    its records, or is a reference that the others contradict, is left out and reported.
 
     Args:
         locations: files and folders.
@@ -121,6 +122,9 @@ def look_through(
     sound = [(path, result) for path, (_, result) in read.items() if result is not None]
     tiers = dict(zip((p for p, _ in sound), (tiers_of or by_recomputing())(sound), strict=True))
     entries: list[Entry] = []
+    trusted = [(p, r, t) for p, r in sound if isinstance(t := tiers[p], str)]
+    for place, why in false_references([(r, t) for _, r, t in trusted]).items():
+        tiers[trusted[place][0]] = Fault([why])
     counted = _one_file_a_run(files, {p: r for p, r in sound if not isinstance(tiers[p], Fault)})
     for name, path in files:
         source = clean(name)

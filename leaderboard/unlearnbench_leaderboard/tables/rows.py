@@ -7,7 +7,6 @@ rows of its table (`ranking`).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from unlearnbench_leaderboard.tables.intervals import (
     nested_replicates,
 )
 from unlearnbench_leaderboard.tables.rules import HEADLINES, REFERENCES, TIERS
+from unlearnbench_leaderboard.tables.settings import canonical
 
 #: Fields of `cost` that a row has: the mean over seeds, but for those below.
 COSTS = (
@@ -165,11 +165,6 @@ def borrowed_reference(name: str, metrics: Sequence[Metric], table_id: str) -> R
         tier=None,
         borrowed=True,
     )
-
-
-def canonical(value: object) -> str:
-    """Equal values, equal text."""
-    return json.dumps(value, sort_keys=True)
 
 
 def digest(*parts: str) -> str:

@@ -16,7 +16,8 @@ from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean, plain, rounded
 from unlearnbench_leaderboard.tables.intervals import Estimate
 from unlearnbench_leaderboard.tables.reported import TIER, ReportedSet
-from unlearnbench_leaderboard.tables.rows import COSTS, PooledMetric, canonical
+from unlearnbench_leaderboard.tables.rows import COSTS, PooledMetric
+from unlearnbench_leaderboard.tables.settings import canonical
 
 _REPORTED_COLUMNS = (
     "tier",
