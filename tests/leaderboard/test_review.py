@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,15 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.leaderboard import sent
+from tests.leaderboard import factory, sent
 from unlearnbench.cli import cli
-from unlearnbench.results import Record, dump_records, load_result
+from unlearnbench.results import Record, dump_records, load_result, run_id_of_result
 from unlearnbench.results.records import sha256_of
 from unlearnbench_leaderboard.submitting import review as room
+from unlearnbench_leaderboard.submitting.notices import notices_of
 from unlearnbench_leaderboard.submitting.review import safe
 from unlearnbench_leaderboard.submitting.review_command import _say
+from unlearnbench_leaderboard.tables.board import tables_of
 
 #: How a runner finds a command in a line of a log (actions/runner, ActionCommand.cs): `::` at its
 #: beginning, spaces aside, or `##[` anywhere.
@@ -47,6 +50,12 @@ def pull(base: Path, tmp_path: Path) -> Path:
     for seed in (0, 1):
         sent.result(folder, seed, method="npo")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _names_made_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results made by hand have names that say what they are; only a run's follow from it."""
+    monkeypatch.setattr(room, "run_id_of_result", lambda result: result.run_id)
 
 
 def review(*arguments: object) -> Result:
@@ -98,6 +107,122 @@ def test_a_changed_and_a_removed_file_are_pointed_out(base: Path, pull: Path, tm
     assert f"* `{sent.HOME}/{sent.run_id(0)}.json`" in (tmp_path / "s.md").read_text()
 
 
+# --- what new files do to those that were there ---------------------------------------------------
+
+
+def renamed(path: Path) -> Path:
+    """The result with the name that follows from it, with its records."""
+    document = json.loads(path.read_text())
+    name = run_id_of_result(load_result(path))
+    document["run_id"] = name
+    own = path.with_name(document["records"]["file"])
+    document["records"]["file"] = own.rename(own.with_name(f"{name}.records.jsonl.gz")).name
+    path.write_text(json.dumps(document))
+    return path.rename(path.with_name(f"{name}.json"))
+
+
+def test_a_runs_name_follows_from_what_it_says(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(room, "run_id_of_result", run_id_of_result)
+    pull = tmp_path / "results"
+    shutil.copytree(base, pull)
+    path = sent.result(pull, 3)
+    (told,) = faults(review(pull, "--base", base))
+    assert f"run_id: {sent.run_id(3)}, and what it says of its run gives " in told
+    path = renamed(path)
+    done = review(pull, "--base", base)
+    assert done.exit_code == 0, done.output
+    sent.change(path, lambda d: d["method"].update(config={"learning_rate": 2e-5}))
+    assert f"run_id: {path.stem}, and " in faults(review(pull, "--base", base))[0]
+
+
+def test_a_result_of_the_future_is_refused(base: Path, pull: Path):
+    path = sent.result(pull, 4)
+    sent.change(path, lambda d: d.update(created_at="2999-01-01T00:00:00Z"))
+    (told,) = faults(review(pull, "--base", base))
+    assert "created_at: 2999-01-01 00:00 has not come yet" in told
+    soon = datetime.now(UTC) + timedelta(minutes=5)  # two clocks
+    sent.change(path, lambda d: d.update(created_at=soon.isoformat()))
+    assert review(pull, "--base", base).exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of three seeds, which has a rank."""
+    folder = tmp_path_factory.mktemp("ranked") / "results"
+    for seed in range(3):
+        sent.result(folder, seed)
+    return folder
+
+
+def notices(done: Result) -> list[str]:
+    return [line for line in done.output.splitlines() if line.startswith("notice: ")]
+
+
+def test_new_files_that_only_add_have_no_notice(ranked: Path, tmp_path: Path):
+    pull = tmp_path / "results"
+    shutil.copytree(ranked, pull)
+    sent.result(pull, 3)
+    done = review(pull, "--base", ranked)
+    assert done.exit_code == 0, done.output
+    assert notices(done) == []
+
+
+def test_results_that_are_replaced_and_ranks_that_are_lost_are_told(ranked: Path, tmp_path: Path):
+    pull = tmp_path / "results"
+    shutil.copytree(ranked, pull)
+    path = sent.ended(pull, "diverged", seed=77)
+    own = {"seed": 1}
+    sent.change(path, lambda d: d["provenance"].update(own))
+    sent.change(path, lambda d: d.update(created_at="2026-02-01T00:00:00Z"))
+    done = review(pull, "--base", ranked, "--summary", tmp_path / "s.md")
+    assert done.exit_code == 0, done.output
+    replaced, lost = notices(done)
+    assert replaced == (
+        f"notice: replaced: {sent.HOME}/{sent.run_id(1)}.json counts no more, since "
+        f"{sent.HOME}/{sent.run_id(77)}.json (diverged) is of the same seed and newer"
+    )
+    assert lost == (
+        "notice: rank lost: grad-diff in tofu forget10 · tiny: 2 finished seeds, 3 needed"
+    )
+    text = (tmp_path / "s.md").read_text()
+    assert "Look at these" in text
+    assert "counts no more" in text
+
+
+def test_new_reference_rows_are_told(ranked: Path, tmp_path: Path):
+    pull = tmp_path / "results"
+    shutil.copytree(ranked, pull)
+    path = sent.result(pull, 0, method="destroyer")
+    sent.change(path, lambda d: d["method"].update(role="reference"))
+    (told,) = notices(review(pull, "--base", ranked))
+    assert told.startswith("notice: reference row: destroyer in tofu forget10 · tiny has 1 new")
+
+
+def test_a_floor_that_moves_is_told():
+    old, new = (
+        tables_of(factory.entries(factory.seeds(before=before)))
+        for before in ((0.06, 1.0), (0.01, 1.0))
+    )
+    assert notices_of(new, old, (), ()) == [
+        "floor moved: forget before unlearning in tofu forget10 · phi-1.5 is 0.010, and was 0.060"
+    ]
+
+
+def test_data_that_no_other_result_has_are_told(ranked: Path, tmp_path: Path):
+    pull = tmp_path / "results"
+    shutil.copytree(ranked, pull)
+    for seed in (5, 6):
+        path = sent.result(pull, seed)
+        sent.change(path, lambda d: d["task"]["data"].update(sha256="a" * 64))
+    (told,) = notices(review(pull, "--base", ranked))
+    assert told == (
+        "notice: other data: 2 new results of tofu forget10 with data aaaaaaaaaaaaaaaa, which no "
+        "result has that was there"
+    )
+
+
 # --- a pull request that means harm ---------------------------------------------------------------
 
 
@@ -143,6 +268,21 @@ def pipe(pull: Path) -> None:
 def huge(pull: Path) -> None:
     with (pull / sent.HOME / "0000000000000007.records.jsonl.gz").open("wb") as stream:
         stream.truncate(room.MAX_FILE_BYTES + 1)  # takes no room on the disk
+
+
+def fat(pull: Path) -> None:
+    path = pull / "tofu-forget10/tiny/npo" / f"{sent.run_id(256)}.json"
+    path.write_bytes(path.read_bytes() + b" " * room.MAX_RESULT_BYTES)
+
+
+def without_a_commit(pull: Path) -> None:
+    path = pull / "tofu-forget10/tiny/npo" / f"{sent.run_id(256)}.json"
+    sent.change(path, lambda d: d["provenance"].update(suite_version="99.0"))
+
+
+def of_no_commit(pull: Path) -> None:
+    path = pull / "tofu-forget10/tiny/npo" / f"{sent.run_id(256)}.json"
+    sent.change(path, lambda d: d["provenance"].update(git_commit="main"))
 
 
 def named_by_nobody(pull: Path) -> None:
@@ -220,6 +360,9 @@ HARM = {
     line_break_in_a_name: "x???add-mask??y?.json has a name that no result has",
     pipe: "0000000000000007.json is neither a file nor a folder of results",
     huge: "0000000000000007.records.jsonl.gz is larger than 64 MiB",
+    fat: f"{sent.run_id(256)}.json is larger than 1 MiB, which no result is",
+    without_a_commit: "no commit is given, and 99.0 is no release of the suite",
+    of_no_commit: '"main" is no commit',
     named_by_nobody: "0000000000000007.records.jsonl.gz is no result, and no result names it",
     elsewhere: f"it should lie at {sent.HOME}/{sent.run_id(0)}.json",
     invented_number: "0.99, and the records give",

@@ -3,6 +3,7 @@
 from unlearnbench.results.ledger import Ledger
 from unlearnbench.results.recomputation import recomputed, usable_cores, verified
 from unlearnbench.results.records import Record, dump_records, find_records, load_records
+from unlearnbench.results.run_id import run_id_of_result
 from unlearnbench.results.schema import Metric, Result, TuningBlock, json_schema
 from unlearnbench.results.store import (
     ResultStore,
@@ -35,6 +36,7 @@ __all__ = [
     "recomputed",
     "records_of",
     "result_files",
+    "run_id_of_result",
     "tree_files",
     "usable_cores",
     "verified",

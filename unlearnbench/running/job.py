@@ -31,6 +31,7 @@ from unlearnbench.models.fingerprint import parameter_digests
 from unlearnbench.plugin_code import code_version
 from unlearnbench.request import ForgetRequest, overlap
 from unlearnbench.results.records import Record, score_means
+from unlearnbench.results.run_id import run_id_of, utility_content
 from unlearnbench.results.schema import (
     DEFINITION_VERSION,
     SCHEMA_VERSION,
@@ -184,22 +185,15 @@ class JobRunner:
                 n_eval=dict(data.n_eval),
             ),
         )
-        run_id = content_key(
-            method=[
-                method.name,
-                method.version,
-                distribution,
-                distribution_version,
-                method_block.config,
-            ],
-            task=[task.name, task.version, task.split, task_block.config, data.sha256],
+        run_id = run_id_of(
+            method_block,
+            task_block,
+            model,
+            utilities,
             task_from=_plugin_version("task", job.task),
-            model=model.fingerprint,
-            retain_model=model.retain_model and model.retain_model.fingerprint,
             seed=job.seed,
             suite=[plugins.suite_version(), DEFINITION_VERSION],
-            **({"utilities": list(map(_utility_content, utilities))} if utilities else {}),
-        )[:16]
+        )
         return Identity(run_id, method_block, task_block, model, utilities, world_size)
 
     def finished(self, identity: Identity) -> tuple[Result | None, str | None]:
@@ -523,18 +517,6 @@ def _plugin_version(kind: str, name: str) -> list[str]:
     ]
 
 
-def _utility_content(block: UtilityBlock, part: UtilityTaskBlock | None = None) -> list[Any]:
-    """All that decides the records of a utility's tasks (or of one) besides the model."""
-    parts = block.tasks if part is None else [part]
-    return [
-        block.name,
-        block.version,
-        block.backend,
-        block.config,
-        [[p.name, p.sha256] for p in parts],
-    ]
-
-
 def _utility_records(
     fingerprint: str,
     model: Callable[[], LanguageModel],
@@ -559,7 +541,7 @@ def _utility_records(
 
     key = content_key(
         model=fingerprint,
-        utility=_utility_content(block, part),
+        utility=utility_content(block, part),
         suite=[plugins.suite_version(), DEFINITION_VERSION],
     )
     return cached_records(key, make), fresh

@@ -10,12 +10,14 @@ import filecmp
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from unlearnbench.errors import ResultError
-from unlearnbench.results import Result, tree_files
+from unlearnbench.results import Result, run_id_of_result, tree_files
 from unlearnbench_leaderboard.submitting.new_rows import NewRow, as_markdown, new_rows
+from unlearnbench_leaderboard.submitting.notices import notices_of
 from unlearnbench_leaderboard.submitting.submission import objection, recomputing
 from unlearnbench_leaderboard.tables.board import Table, tables_of
 from unlearnbench_leaderboard.tables.entries import Entry, look_through
@@ -28,6 +30,12 @@ MAX_BYTES = 2 * 1024**3
 MAX_DEPTH = 3
 #: One file may not be larger (a records file may be this large).
 MAX_FILE_BYTES = 64 * 1024**2
+#: A result without its records: the largest committed one has 42 KB, four headlines with 2000
+#: replicates each some 200. All of them are held at once.
+MAX_RESULT_BYTES = 1024**2
+MAX_RESULTS_BYTES = 256 * 1024**2
+#: A result may be so much younger than the clock of the machine that looks at it.
+CLOCKS_DIFFER = timedelta(hours=1)
 #: Faults that are told one by one.
 MAX_TOLD = 100
 #: Bytes of a summary: what GitHub shows of one step is a MiB.
@@ -48,6 +56,8 @@ class Review:
     removed: tuple[str, ...]
     #: One line each; none of them begins with a stranger's text.
     faults: tuple[str, ...]
+    #: What new files do to what was there, and what only a person can judge; one line each.
+    notices: tuple[str, ...] = ()
 
 
 def review(tree: Path, base: Path | None = None, out: Path | None = None) -> Review:
@@ -86,9 +96,10 @@ def review(tree: Path, base: Path | None = None, out: Path | None = None) -> Rev
     faults += [
         f"result {e.source}: {why}"
         for e in new
-        if e.path is not None and (why := objection(e.path, e.result))
+        if e.path is not None and (why := objection(e.path, e.result) or _not_as_run(e.result))
     ]
     tables = tuple(tables_of(reading.entries))
+    trusted = _trusted(base)
     return Review(
         tables=tables,
         entries=reading.entries,
@@ -97,6 +108,7 @@ def review(tree: Path, base: Path | None = None, out: Path | None = None) -> Rev
         changed=tuple(changed),
         removed=tuple(sorted(before - places)),
         faults=_told(faults),
+        notices=_told(notices_of(tables, tables_of(trusted), new, trusted) if trusted else []),
     )
 
 
@@ -116,11 +128,15 @@ def summary(found: Review) -> str:
     if touched:
         names = "\n".join(f"* `{safe(place)}`" for place in touched[:MAX_TOLD])
         parts.append(f"### ⚠️ Files of results that were there already\n\n{names}")
+    if found.notices:
+        lines = "\n".join(f"* {markdown.escape(notice)}" for notice in found.notices)
+        parts.append(f"### ⚠️ Look at these\n\n{lines}")
+    most = [*parts, "The rows are too many for a summary."]
     if found.rows:
         parts.append(f"### The rows\n\n{as_markdown(found.rows)}")
     text = "\n\n".join(parts) + "\n"
     if len(text.encode()) > MAX_SUMMARY:
-        text = "\n\n".join([*parts[:3], "The rows are too many for a summary."]) + "\n"
+        text = "\n\n".join(most) + "\n"
     return text
 
 
@@ -140,7 +156,7 @@ def _listed(tree: Path) -> tuple[set[str], list[str]]:
         return set(), [f"folder {safe(str(tree))} does not exist"]
     places: set[str] = set()
     faults: list[str] = []
-    size = 0
+    size = results_size = 0
     for place, entry in _below(tree, ""):
         if entry.is_symlink():
             faults.append(f"file {safe(place)} is a link")
@@ -152,9 +168,19 @@ def _listed(tree: Path) -> tuple[set[str], list[str]]:
             faults.append(f"file {safe(place)} is larger than {MAX_FILE_BYTES >> 20} MiB")
         else:
             size += bytes_there
+            if place.endswith(".json"):
+                results_size += bytes_there
+                if bytes_there > MAX_RESULT_BYTES:
+                    faults.append(
+                        f"file {safe(place)} is larger than {MAX_RESULT_BYTES >> 20} MiB, which no "
+                        "result is"
+                    )
         places.add(place)
         if len(places) > MAX_FILES or size > MAX_BYTES:
             faults.append(f"folder has more than {MAX_FILES} files, or {MAX_BYTES >> 30} GiB")
+            break
+        if results_size > MAX_RESULTS_BYTES:
+            faults.append(f"folder has results of more than {MAX_RESULTS_BYTES >> 20} MiB")
             break
     return places, faults
 
@@ -189,6 +215,27 @@ def _misplaced(tree: Path, path: Path, result: Result) -> str | None:
         return str(error)
     place = path.resolve().relative_to(tree.resolve()).as_posix()
     return None if place == own else f"it should lie at {own}"
+
+
+def _not_as_run(result: Result) -> str | None:
+    """Why no run can have left this, else None.
+
+    Of two results of a seed the newest counts, and of a run's name there is one: neither may be
+    chosen.
+    """
+    name = run_id_of_result(result)
+    if name not in (None, result.run_id):
+        return f"run_id: {result.run_id}, and what it says of its run gives {name}"
+    if result.created_at > datetime.now(UTC) + CLOCKS_DIFFER:
+        return f"created_at: {result.created_at:%Y-%m-%d %H:%M} has not come yet"
+    return None
+
+
+def _trusted(base: Path | None) -> tuple[Entry, ...]:
+    """The results that were there before, which nobody doubts."""
+    if base is None or not base.is_dir():
+        return ()
+    return look_through([base], tiers_of=lambda read: ["recomputed"] * len(read)).entries
 
 
 def _told(faults: Sequence[str]) -> tuple[str, ...]:

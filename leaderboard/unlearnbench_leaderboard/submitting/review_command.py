@@ -48,6 +48,8 @@ def review_command(
     for word, places in (("changed", found.changed), ("removed", found.removed)):
         for place in places:
             _say(f"{word}: {safe(place)}")
+    for notice in found.notices:
+        _say(f"notice: {notice}")
     _say(as_text(found.rows))
     if out is not None and found.tables:
         for name, content in files_of(found.tables, examples=read_examples(found.tables)).items():

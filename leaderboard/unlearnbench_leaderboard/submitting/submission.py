@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from unlearnbench.errors import ResultError
-from unlearnbench.results import Result, not_installed, tree_files, usable_cores, verified
+from unlearnbench.results import (
+    Result,
+    not_installed,
+    plain_line,
+    tree_files,
+    usable_cores,
+    verified,
+)
 from unlearnbench_leaderboard.tables.entries import Entry, Fault, TiersOf, look_through
 from unlearnbench_leaderboard.tables.rows import LOCAL_FILE
 
@@ -16,6 +27,7 @@ _NO_COMMIT = {
     "-modified": "files were changed",
     "-unknown": "git could not tell whether files were changed",
 }
+_COMMIT = re.compile("[0-9a-f]{40}")
 #: Outcomes that say something of a method. The others speak of a machine, or of a mistake.
 _OUTCOMES = ("ok", "diverged")
 
@@ -76,13 +88,30 @@ def objection(path: Path, result: Result) -> str | None:
             f"its method's package {method.distribution} was installed for editing, and nobody "
             "else has that folder. Install a release of it, or a commit, and run again"
         )
+    if not commit and not _released(result.provenance.suite_version):
+        version = plain_line(result.provenance.suite_version)
+        return (
+            f"nobody can tell which code ran: no commit is given, and {version} is no release of "
+            "the suite. Run it from a git checkout, or with a release"
+        )
     for ending, reason in _NO_COMMIT.items():
         if commit.endswith(ending):
             return (
                 f"the code that ran is not that of commit {commit.removesuffix(ending)[:12]} "
                 f"({reason}). Commit or undo your changes and run again"
             )
+    if commit and not _COMMIT.fullmatch(commit):
+        return f'provenance.git_commit: "{plain_line(commit[:50])}" is no commit (40 hex digits)'
     return None
+
+
+def _released(version: str) -> bool:
+    """Whether this may be a release: none is newer than the suite that asks."""
+    try:
+        stated, own = Version(version), Version(metadata.version("unlearnbench"))
+    except InvalidVersion:
+        return False
+    return not (stated.is_devrelease or stated.local) and stated <= own
 
 
 #: Why a result is not trusted, whatever its numbers are; None where there is no reason.
