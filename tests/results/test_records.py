@@ -149,8 +149,34 @@ def test_a_bomb_of_one_endless_line_is_refused_before_it_goes_off():
 def test_a_bomb_of_sound_records_is_refused_at_the_limit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(room, "MAX_RECORDS_BYTES", 4 * 1024 * 1024)
     long = {**ROW, "generation": "x" * 1_000_000}
-    with pytest.raises(ResultError, match="x line 5: unpacks to over 4 MiB"):
+    with pytest.raises(ResultError, match="x: unpacks to over 4 MiB"):
         parse_records(packed(*[long] * 100), "x")
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0" * 8, b"x", gzip.compress(b"")])
+def test_both_readers_end_where_the_first_member_does(tail: bytes, tmp_path: Path):
+    path = tmp_path / "x.gz"
+    path.write_bytes(dump_records(handmade.records()) + tail)
+    sha256 = sha256_of(path.read_bytes())
+    some = [handmade.records()[0].id]
+    if not tail:
+        assert load_records(path) == handmade.records()
+        assert find_records(path, sha256, some) == handmade.records()[:1]
+        return
+    for read in (load_records, lambda p: find_records(p, sha256, some)):
+        with pytest.raises(ResultError, match="it does not end where it should"):
+            read(path)
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_lines_are_the_same_wherever_a_part_of_the_file_ends(
+    ending: str, monkeypatch: pytest.MonkeyPatch
+):
+    lines = [json.dumps({**ROW, "id": str(i)}) for i in range(5)]
+    data = gzip.compress(("\n".join(lines) + ending).encode())
+    for size in (1, 2, 7, 50, 1000):
+        monkeypatch.setattr(room, "_PART_BYTES", size)
+        assert [r.id for r in parse_records(data, "x")] == ["0", "1", "2", "3", "4"]
 
 
 def test_what_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch):

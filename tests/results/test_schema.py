@@ -240,6 +240,20 @@ def test_a_configuration_that_json_cannot_hold_is_refused_before_it_is_saved():
             handmade.failed(method={**method, "config": {"x": wrong}})
 
 
+@pytest.mark.parametrize("fill, most", [
+    (lambda n: {"a": [0] * n}, 10_000 - 3),  # the object, its name, the list
+    (lambda n: {"a": [{}] * n}, 10_000 - 3),
+    (lambda n: {str(i): 0 for i in range(n)}, (10_000 - 1) // 2),
+])  # fmt: skip
+def test_a_configuration_of_very_many_values_is_refused(fill: Callable[[int], Document], most: int):
+    def method(config: Document) -> object:
+        return handmade.blocks()["method"].model_dump() | {"config": config}
+
+    assert handmade.failed(method=method(fill(most))).method.config == fill(most)
+    with pytest.raises(ValidationError, match="more than 10000 values"):
+        handmade.failed(method=method(fill(most + 1)))
+
+
 def test_a_deeply_nested_configuration_is_refused():
     nested: Any = 1
     for _ in range(50):

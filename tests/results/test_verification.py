@@ -404,3 +404,20 @@ def test_the_hazardous_tasks_are_the_ones_of_wmdp():
     tasks = {p.name: p.load() for p in plugins.plugins("task")}
     ours = {name: t for name, t in tasks.items() if t.__module__.startswith("unlearnbench_tasks")}
     assert {n for n, t in ours.items() if not t.text_in_records} == {"wmdp", "nano-wmdp"}
+
+
+def test_large_files_are_recomputed_too_and_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = handmade.saved(tmp_path)
+    remembered = (verification._remembered, verification._of_reference)
+    for cache in remembered:
+        cache.cache_clear()
+    monkeypatch.setattr(verification, "_REMEMBERED_BYTES", 100)
+    assert verify(path) == []
+    assert [cache.cache_info().currsize for cache in remembered] == [0, 0]
+    change(path, lambda d: d["reference"]["before"][0].update(value=0.123))
+    assert "0.123, and the records give" in verify(path)[0]
+    monkeypatch.undo()
+    verify(path)
+    assert [cache.cache_info().currsize for cache in remembered] == [3, 2]

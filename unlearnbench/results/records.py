@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import math
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +24,8 @@ from unlearnbench.errors import ResultError
 MAX_RECORDS_BYTES = 64 * 1024 * 1024
 #: Neither may one record; a generation has a few thousand characters.
 MAX_RECORD_BYTES = 1024 * 1024
+#: A file is unpacked in parts of this size.
+_PART_BYTES = 1024 * 1024
 #: Characters of a name in a record; a longer one, or one with spaces, may be a text.
 MAX_NAME = 200
 
@@ -140,7 +141,7 @@ def find_records(
         raise ResultError(f"{path.name} has another sha256 than the result says.")
     if ids is None:
         return parse_records(packed, path.name)
-    text = _unpacked(packed, path.name)
+    text = b"".join(_unpacked(packed, path.name))
     lines: dict[int, bytes] = {}  # by where they start
     for item in ids:
         # As `dump_records` writes it: a file that escapes more has no such item.
@@ -159,47 +160,61 @@ def find_records(
     return [record for record in records if record.id in ids]
 
 
-def _unpacked(packed: bytes, name: str) -> bytes:
-    """All of a packed file at once, which is quicker where few of its lines are wanted.
+def _unpacked(packed: bytes, name: str) -> Iterator[bytes]:
+    """A packed file, part by part. It is one gzip member: no two readers end at two places.
 
     Raises:
         ResultError: torn or too large.
     """
+    if not packed:
+        raise ResultError(f"{name}: cannot be read as gzip (it is empty).")
     unpacker = zlib.decompressobj(wbits=31)  # gzip
-    try:
-        text = unpacker.decompress(packed, MAX_RECORDS_BYTES + 1)
-    except zlib.error as error:
-        raise ResultError(f"{name}: cannot be read as gzip ({error}).") from error
-    if len(text) > MAX_RECORDS_BYTES:
-        raise ResultError(f"{name}: unpacks to over {MAX_RECORDS_BYTES >> 20} MiB.")
+    size = 0
+    while not unpacker.eof:
+        try:
+            part = unpacker.decompress(packed, _PART_BYTES)
+        except zlib.error as error:
+            raise ResultError(f"{name}: cannot be read as gzip ({error}).") from error
+        packed = unpacker.unconsumed_tail
+        size += len(part)
+        if size > MAX_RECORDS_BYTES:
+            raise ResultError(f"{name}: unpacks to over {MAX_RECORDS_BYTES >> 20} MiB.")
+        if not part and not packed:
+            break
+        yield part
     if not unpacker.eof or unpacker.unused_data:
         raise ResultError(f"{name}: cannot be read as gzip (it does not end where it should).")
-    return text
 
 
 def parse_records(packed: bytes, name: str) -> list[Record]:
-    """The records in the bytes of a file called `name`; unpacks a line at a time.
+    """The records in the bytes of a file called `name`; unpacks a part at a time.
 
     Raises:
         ResultError: torn, too large or malformed (with the line).
     """
     records: list[Record] = []
-    unpacked = 0
-    if not packed:  # no gzip file is; Python reads it as one of nothing
-        raise ResultError(f"{name}: cannot be read as gzip (it is empty).")
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
-            while line := stream.readline(MAX_RECORD_BYTES + 1):
-                place = f"{name} line {len(records) + 1}"
-                unpacked += len(line)
-                if len(line) > MAX_RECORD_BYTES:
-                    raise ResultError(f"{place}: longer than {MAX_RECORD_BYTES >> 20} MiB.")
-                if unpacked > MAX_RECORDS_BYTES:
-                    raise ResultError(f"{place}: unpacks to over {MAX_RECORDS_BYTES >> 20} MiB.")
-                records.append(_record(line, place))
-    except (OSError, EOFError, zlib.error) as error:
-        raise ResultError(f"{name}: cannot be read as gzip ({error}).") from error
+
+    def parse(line: bytes) -> None:
+        place = f"{name} line {len(records) + 1}"
+        if len(line) > MAX_RECORD_BYTES:
+            raise ResultError(f"{place}: longer than {MAX_RECORD_BYTES >> 20} MiB.")
+        records.append(_record(line, place))
+
+    rest = b""
+    for part in _unpacked(packed, name):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            parse(line)
+        if len(rest) > MAX_RECORD_BYTES:
+            parse(rest)  # which refuses it
+    if rest:
+        parse(rest)
     return records
+
+
+def unpacked_bytes(packed: bytes) -> int:
+    """How many bytes a packed file says that it unpacks to; one that lies is not read."""
+    return int.from_bytes(packed[-4:], "little")
 
 
 class _Line(BaseModel):

@@ -28,7 +28,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: At most what a reader in any language holds exactly.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 #: Values that the schema does not know by name: hyperparameters, probes.
-JsonObject = Annotated[dict[str, Any], AfterValidator(lambda value: _plain_json(value))]
+JsonObject = Annotated[dict[str, Any], AfterValidator(lambda value: _json_object(value))]
+#: Values of one such object, at any depth, names included.
+MAX_JSON_VALUES = 10_000
 
 Status = Literal["ok", "failed", "diverged", "timeout", "out_of_memory"]
 Headline = Literal["forget", "utility", "privacy", "robustness"]
@@ -355,6 +357,24 @@ def _each_once(where: str, metrics: Sequence[Metric]) -> None:
     for name, count in named.items():
         if count > 1:
             raise ValueError(f"{where} has {name} {count} times")
+
+
+def _json_object(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what JSON has no word for, and what no reader is prepared for."""
+    _plain_json(value)
+    # A few bytes of a file, and hundreds of memory: this many pack into nothing.
+    if _values_in(value) > MAX_JSON_VALUES:
+        raise ValueError(f"more than {MAX_JSON_VALUES} values")
+    return value
+
+
+def _values_in(value: Any) -> int:
+    """The values of a JSON value (its depth is bounded), itself and names of fields included."""
+    if isinstance(value, dict):
+        return 1 + len(value) + sum(map(_values_in, value.values()))
+    if isinstance(value, list | tuple):
+        return 1 + sum(map(_values_in, value))
+    return 1
 
 
 def _plain_json(value: Any, depth: int = 0) -> Any:

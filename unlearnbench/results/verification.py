@@ -19,6 +19,7 @@ from unlearnbench.results.records import (
     read_packed,
     score_means,
     sha256_of,
+    unpacked_bytes,
 )
 from unlearnbench.results.schema import JournalBlock, Metric, Result, TaskBlock, UtilityBlock
 from unlearnbench.results.store import plain_line, read_result, records_of
@@ -26,6 +27,9 @@ from unlearnbench.results.store import plain_line, read_result, records_of
 if TYPE_CHECKING:
     from unlearnbench.task import Task
     from unlearnbench.utility import Utility
+
+#: Files that unpack to more are not remembered: with 16 of the largest there would be no memory.
+_REMEMBERED_BYTES = 4 * 1024 * 1024
 
 #: A value that differs by more than this from its recomputation is a fault.
 TOLERANCE = 1e-6
@@ -68,15 +72,24 @@ class _Table:
     """The records of a file, equal to nothing but itself."""
 
     records: list[Record]
+    #: Whether it is small enough to be kept.
+    small: bool
+
+
+def _parsed(packed: bytes, name: str) -> _Table:
+    """The records of a file."""
+    if unpacked_bytes(packed) > _REMEMBERED_BYTES:
+        return _Table(parse_records(packed, name), small=False)
+    return _remembered(packed, name)
 
 
 @lru_cache(maxsize=16)
-def _parsed(packed: bytes, name: str) -> _Table:
+def _remembered(packed: bytes, name: str) -> _Table:
     """The same table for the same file, as long as it is remembered.
 
     Results that are compared share the records of the model before unlearning and of the oracle.
     """
-    return _Table(parse_records(packed, name))
+    return _Table(parse_records(packed, name), small=True)
 
 
 @lru_cache(maxsize=16)
@@ -165,6 +178,7 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
         loaded.get(f"records.{f}") for f in ("file", "before_file", "retain_file")
     )
     assert records is not None
+    small = all(table is None or table.small for table in (before, retained))
     faults = []
     for where, stated, field, source in (
         ("metrics", result.metrics, "file", records),
@@ -174,7 +188,7 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
         if source is None:
             continue
         try:
-            if where == "metrics" or result.utilities:
+            if where == "metrics" or result.utilities or not small:
                 made = _aggregated(
                     task_class, utilities, result.utilities, source, before, retained
                 )
