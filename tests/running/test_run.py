@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 import unlearnbench
-from tests import tiny
+from tests import handmade, tiny
 from unlearnbench import cache_folder, load_records
-from unlearnbench.results.store import load_result, result_files
+from unlearnbench.results.store import ResultStore, load_result, result_files
 from unlearnbench.results.verification import verify
-from unlearnbench.running import Outcome, plan_jobs, run_jobs
+from unlearnbench.running import Job, Outcome, plan_jobs, run_jobs
+from unlearnbench.running.job import Identity, JobRunner
+from unlearnbench.running.plan import ModelSpec
 
 TASK = {"nano": {"split": "forget05", "max_new_tokens": 4}}
 
@@ -109,6 +111,26 @@ def test_failed_diverged_and_killed_jobs_are_recorded_and_the_rest_go_on(
     # What failed by accident is tried again; what diverged would only do so again.
     again = _run([f"{methods}:{t}" for t in ("Raises", "Diverges")], pair, tmp_path)
     assert [o.skipped for o in again] == [False, True]
+
+
+@pytest.mark.parametrize("task, quoted", [("tofu", True), ("wmdp", False)])
+def test_an_error_quotes_nothing_where_text_may_not_get_about(
+    task: str, quoted: bool, tmp_path: Path
+) -> None:
+    blocks = handmade.blocks()
+    named = blocks["task"].model_copy(update={"name": task})
+    identity = Identity(blocks["run_id"], blocks["method"], named, blocks["model"])
+    job = Job(method="none", task=task, model=ModelSpec(name="nano"), seed=0)
+    try:
+        raise ValueError(f"no target in {'How it is made. ' * 20}")
+    except ValueError as raised:
+        error = raised
+    runner = JobRunner(ResultStore(tmp_path))
+    told = runner._failed("failed", error, identity, job, "unlearnbench run").error
+    assert told is not None
+    assert told.message.startswith("no target in How")
+    assert (len(told.message) > 200) is quoted
+    assert ("How it is made" in told.traceback_tail) is quoted
 
 
 def test_a_journal_lies_beside_its_result_and_is_verified(

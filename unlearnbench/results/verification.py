@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unlearnbench.errors import ResultError, UserError
+from unlearnbench.results.loose_text import long_texts
 from unlearnbench.results.records import (
     Record,
     parse_records,
@@ -49,6 +50,8 @@ def verify(path: Path) -> list[str]:
         if not torn:
             faults += _recompute(result, records)
     faults += _text_faults(result, records)
+    if not may_hold_text(result.task.name):
+        faults += long_texts(result)
     if result.journal is not None and "journal.file" in records:
         faults += _journal_faults(result.journal, records["journal.file"].records)
     return [plain_line(fault) for fault in faults]

@@ -30,7 +30,7 @@ from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.fingerprint import parameter_digests
 from unlearnbench.plugin_code import code_version
 from unlearnbench.request import ForgetRequest, overlap
-from unlearnbench.results.records import Record, score_means
+from unlearnbench.results.records import MAX_NAME, Record, score_means
 from unlearnbench.results.run_id import run_id_of, utility_content
 from unlearnbench.results.schema import (
     DEFINITION_VERSION,
@@ -53,6 +53,7 @@ from unlearnbench.results.schema import (
     result_folder,
 )
 from unlearnbench.results.store import ResultStore
+from unlearnbench.results.verification import may_hold_text
 from unlearnbench.running.cache import cached_records
 from unlearnbench.running.plan import Job, load_method, load_task, load_utility
 from unlearnbench.running.portable import (
@@ -259,6 +260,8 @@ class JobRunner:
         kind, message = type(error).__name__, without_folders(str(error))
         if not message or isinstance(error, LookupError):  # 'x' alone tells nothing
             message = f"{kind}: {message}".removesuffix(": ")
+        if not may_hold_text(identity.task.name):  # either may quote an item
+            tail, message = "", message if len(message) <= MAX_NAME else f"{message[:150]} ..."
         return identity.failed(status, kind, message, job.seed, command, tail)
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
