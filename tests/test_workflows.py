@@ -235,7 +235,7 @@ def place(tmp_path: Path) -> Path:
     """What the two checkouts leave: the base, and a pull request with a method more."""
     sent.result(tmp_path / "base" / "leaderboard" / "results")
     shutil.copytree(tmp_path / "base", tmp_path / "pr")
-    sent.result(tmp_path / "pr" / "leaderboard" / "results", method="npo")
+    sent.renamed(sent.result(tmp_path / "pr" / "leaderboard" / "results", method="npo"))
     return tmp_path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import handmade
+from unlearnbench.results import load_result, run_id_of_result
 from unlearnbench.results.schema import Result
 
 HOME = "tofu-forget10/tiny/grad-diff"
@@ -35,6 +36,17 @@ def result(folder: Path, seed: int = 0, *, method: str = "grad-diff", **provenan
         made.parent.rmdir()
     change(path, lambda document: document["records"].update(file=name))
     return path
+
+
+def renamed(path: Path) -> Path:
+    """The result with the name that follows from it, with its records."""
+    document = json.loads(path.read_text())
+    name = run_id_of_result(load_result(path))
+    document["run_id"] = name
+    own = path.with_name(document["records"]["file"])
+    document["records"]["file"] = own.rename(own.with_name(f"{name}.records.jsonl.gz")).name
+    path.write_text(json.dumps(document))
+    return path.rename(path.with_name(f"{name}.json"))
 
 
 def ended(folder: Path, status: str, seed: int = 9) -> Path:

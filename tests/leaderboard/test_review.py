@@ -110,17 +110,6 @@ def test_a_changed_and_a_removed_file_are_pointed_out(base: Path, pull: Path, tm
 # --- what new files do to those that were there ---------------------------------------------------
 
 
-def renamed(path: Path) -> Path:
-    """The result with the name that follows from it, with its records."""
-    document = json.loads(path.read_text())
-    name = run_id_of_result(load_result(path))
-    document["run_id"] = name
-    own = path.with_name(document["records"]["file"])
-    document["records"]["file"] = own.rename(own.with_name(f"{name}.records.jsonl.gz")).name
-    path.write_text(json.dumps(document))
-    return path.rename(path.with_name(f"{name}.json"))
-
-
 def test_a_runs_name_follows_from_what_it_says(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -130,7 +119,7 @@ def test_a_runs_name_follows_from_what_it_says(
     path = sent.result(pull, 3)
     (told,) = faults(review(pull, "--base", base))
     assert f"run_id: {sent.run_id(3)}, and what it says of its run gives " in told
-    path = renamed(path)
+    path = sent.renamed(path)
     done = review(pull, "--base", base)
     assert done.exit_code == 0, done.output
     sent.change(path, lambda d: d["method"].update(config={"learning_rate": 2e-5}))
