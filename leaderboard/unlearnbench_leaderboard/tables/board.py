@@ -63,6 +63,16 @@ class Table:
         """Ranked rows forget more than this."""
         return self.before.get("forget")
 
+    def sections(self) -> Iterator[tuple[str, Sequence[Line]]]:
+        """Headings, and the lines below each that have numbers."""
+        if self.references:
+            yield "references, never ranked", self.references
+        for tag in self.tags:
+            if tag.ranked:
+                yield f"{tag.guarantee}: {rules.GUARANTEES[tag.guarantee]}", tag.ranked
+            if tag.unranked:
+                yield f"{tag.guarantee}, not ranked", tag.unranked
+
     def lines(self) -> Iterator[Line]:
         """Every line, in the order in which a table shows them."""
         yield from self.references

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
 from unlearnbench_leaderboard.tables.formats import clean, number
@@ -36,7 +35,7 @@ def _table(table: Table) -> str:
         r"\bottomrule",
         r"\endfoot",
     ]
-    for position, (title, lines) in enumerate(_sections(table)):
+    for position, (title, lines) in enumerate(table.sections()):
         if position:
             out.append(r"\midrule")
         out.append(rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\emph{{{escape(title)}}}}} \\*")
@@ -45,16 +44,6 @@ def _table(table: Table) -> str:
     for label, said in _notes(table):
         out.append(rf"\noindent {escape(label)}: {escape(said)}\par")
     return "\n".join([*out, r"\endgroup", ""])
-
-
-def _sections(table: Table) -> Iterator[tuple[str, Sequence[Line]]]:
-    if table.references:
-        yield "references, never ranked", table.references
-    for tag in table.tags:
-        if tag.ranked:
-            yield f"{tag.guarantee}: {rules.GUARANTEES[tag.guarantee]}", tag.ranked
-        if tag.unranked:
-            yield f"{tag.guarantee}, not ranked", tag.unranked
 
 
 def _notes(table: Table) -> Iterator[tuple[str, str]]:

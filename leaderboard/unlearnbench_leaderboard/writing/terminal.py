@@ -38,7 +38,7 @@ class _Layout:
 
 
 def _table(table: Table, width: int) -> str:
-    sections = list(_sections(table))
+    sections = list(table.sections())
     shown = [line for _, lines in sections for line in lines]
     out = [shorten(clean(table.title), width), *_wrapped(_setting(table, shown), width), ""]
     if shown:
@@ -61,16 +61,6 @@ def _table(table: Table, width: int) -> str:
             ending = f"{clean(line.row.label)}: {clean('; '.join(line.reasons))}"
             out += _wrapped(ending, width, indent="    ")
     return "\n".join(line.rstrip() for line in out)
-
-
-def _sections(table: Table) -> Iterator[tuple[str, Sequence[Line]]]:
-    if table.references:
-        yield "references, never ranked", table.references
-    for tag in table.tags:
-        if tag.ranked:
-            yield f"{tag.guarantee}: {rules.GUARANTEES[tag.guarantee]}", tag.ranked
-        if tag.unranked:
-            yield f"{tag.guarantee}, not ranked", tag.unranked
 
 
 def _setting(table: Table, shown: Sequence[Line]) -> str:
