@@ -19,9 +19,15 @@ SOURCES = {
     "unlearnbench": ROOT / "unlearnbench",
     "unlearnbench_methods": ROOT / "methods" / "unlearnbench_methods",
     "unlearnbench_tasks": ROOT / "tasks" / "unlearnbench_tasks",
+    "unlearnbench_probes": ROOT / "probes" / "unlearnbench_probes",
     "unlearnbench_leaderboard": ROOT / "leaderboard" / "unlearnbench_leaderboard",
 }
-PLUGINS = ("unlearnbench_methods", "unlearnbench_tasks", "unlearnbench_leaderboard")
+PLUGINS = (
+    "unlearnbench_methods",
+    "unlearnbench_tasks",
+    "unlearnbench_probes",
+    "unlearnbench_leaderboard",
+)
 #: What a plugin may import of the engine: the package itself and these rooms.
 PUBLIC = (
     "unlearnbench.aggregation",
@@ -36,7 +42,7 @@ HEAVY = {"torch", "transformers"}
 
 @lru_cache(maxsize=1)
 def modules() -> dict[str, tuple[Path, ast.Module]]:
-    """Every module of the four source roots, by name."""
+    """Every module of the source roots, by name."""
     found = {}
     for package, folder in SOURCES.items():
         for path in sorted(folder.rglob("*.py")):

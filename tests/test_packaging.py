@@ -92,7 +92,7 @@ def run(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
 def data_files() -> set[str]:
     """Every file of the source roots that is no module and no rubbish, as the wheel names it."""
     found = set()
-    for root in ("unlearnbench", "methods", "tasks", "leaderboard"):
+    for root in ("unlearnbench", "methods", "tasks", "probes", "leaderboard"):
         base = ROOT if root == "unlearnbench" else ROOT / root
         for package in base.glob("unlearnbench*"):
             if not (package / "__init__.py").is_file():
@@ -121,6 +121,7 @@ def test_the_wheel_holds_every_module_and_every_data_file(wheel: Path):
         (ROOT, "unlearnbench"),
         (ROOT / "methods", "unlearnbench_methods"),
         (ROOT / "tasks", "unlearnbench_tasks"),
+        (ROOT / "probes", "unlearnbench_probes"),
         (ROOT / "leaderboard", "unlearnbench_leaderboard"),
     ):
         modules = {str(p.relative_to(root)) for p in (root / package).rglob("*.py")}
@@ -135,6 +136,7 @@ def test_the_wheel_holds_nothing_else(wheel: Path):
         "unlearnbench",
         "unlearnbench_methods",
         "unlearnbench_tasks",
+        "unlearnbench_probes",
         "unlearnbench_leaderboard",
         f"unlearnbench-{version}.dist-info",
     }

@@ -48,14 +48,16 @@ if TYPE_CHECKING:
         head_logits,
         load_model,
         logit_lens,
+        restored,
         state_at,
         weight_as_matrix,
     )
+    from unlearnbench.probe import Probe, ProbeConfig, Target
     from unlearnbench.request import Example, ForgetRequest
     from unlearnbench.results import Metric, Record, Result, ResultStore, load_records
     from unlearnbench.running import run
     from unlearnbench.search import Around, Choice, LogUniform, Uniform
-    from unlearnbench.task import DataDescription, Task, TaskConfig
+    from unlearnbench.task import DataDescription, ForgetItem, Task, TaskConfig
     from unlearnbench.utility import Utility, UtilityConfig, UtilityTask
 
 _HOMES = {
@@ -81,14 +83,16 @@ _HOMES = {
         "head_logits",
         "load_model",
         "logit_lens",
+        "restored",
         "state_at",
         "weight_as_matrix",
     ),
+    "probe": ("Probe", "ProbeConfig", "Target"),
     "request": ("Example", "ForgetRequest"),
     "results": ("Metric", "Record", "Result", "ResultStore", "load_records"),
     "running": ("run",),
     "search": ("Around", "Choice", "LogUniform", "Uniform"),
-    "task": ("DataDescription", "Task", "TaskConfig"),
+    "task": ("DataDescription", "ForgetItem", "Task", "TaskConfig"),
     "utility": ("Utility", "UtilityConfig", "UtilityTask"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -105,6 +109,7 @@ __all__ = [
     "Diverged",
     "Encoded",
     "Example",
+    "ForgetItem",
     "ForgetRequest",
     "LanguageModel",
     "Lens",
@@ -117,6 +122,8 @@ __all__ = [
     "ModuleMap",
     "PlainFormat",
     "PluginError",
+    "Probe",
+    "ProbeConfig",
     "Progress",
     "PromptFormat",
     "RawFormat",
@@ -126,6 +133,7 @@ __all__ = [
     "ResultStore",
     "Spread",
     "Steering",
+    "Target",
     "Task",
     "TaskConfig",
     "Uniform",
@@ -143,6 +151,7 @@ __all__ = [
     "load_records",
     "logit_lens",
     "metrics",
+    "restored",
     "run",
     "silent",
     "state_at",

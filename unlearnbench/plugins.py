@@ -1,4 +1,4 @@
-"""Finding methods, tasks, models, utilities, suites and commands by entry point.
+"""Finding methods, tasks, models, utilities, probes, suites and commands by entry point.
 
 A plugin is a line in a distribution's metadata. Reading the lines imports nothing; a plugin is
 loaded when it is asked for, and one that cannot be loaded stops nothing but a run that wants it.
@@ -30,6 +30,7 @@ GROUPS = {
     "task": "unlearnbench.tasks",
     "model": "unlearnbench.models",
     "utility": "unlearnbench.utilities",
+    "probe": "unlearnbench.probes",
     "suite": "unlearnbench.suites",
     "command": "unlearnbench.commands",
 }
@@ -37,8 +38,8 @@ GROUPS = {
 #: Many of a kind, as their group is called: `utilities`.
 PLURALS = {kind: group.rpartition(".")[2] for kind, group in GROUPS.items()}
 
-#: Major version of the contracts (`Method`, `Task`, `Utility`, `ModelEntry`, a plan file). A plugin
-#: that is built for another one is refused with both versions.
+#: Major version of the contracts (`Method`, `Task`, `Utility`, `Probe`, `ModelEntry`, a plan). A
+#: plugin that is built for another one is refused with both versions.
 API_VERSION = 1
 
 #: How a plugin says which contract it is built for: its class (or `ModelEntry`) by the first name,
@@ -46,7 +47,7 @@ API_VERSION = 1
 API_VERSION_OF_CLASS, API_VERSION_OF_MODULE = "api_version", "unlearnbench_api_version"
 
 #: The kinds of which every member has a `name` of its own: the one that it is registered under.
-_NAMED = ("method", "task", "model", "utility")
+_NAMED = ("method", "task", "model", "utility", "probe")
 
 _NO_PLACE = "its entry point is not of the form module:attribute"
 

@@ -54,6 +54,33 @@ class DataDescription:
     n_eval: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ForgetItem:
+    """One fact that should be gone, as somebody asks for it who wants it back.
+
+    Attributes:
+        id: unique within the task.
+        cluster: names the items that are not independent of this one; where it is the `cluster` of
+            an `Example` of the request too, both are about the same.
+        prompt: a question, before formatting.
+        answer: what the model was trained to say.
+        subject: the entity that the prompt is about, a literal substring of it; None: unknown.
+        paraphrases: the same question in other words.
+        wrong_answers: answers of the right type that are wrong.
+        choices: where the prompt is a multiple-choice question, what may be chosen; `answer` is
+            one of them. Empty: it is answered freely.
+    """
+
+    id: str
+    cluster: str
+    prompt: str
+    answer: str
+    subject: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    wrong_answers: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+
 T = TypeVar("T", bound=TaskConfig)
 
 
@@ -116,6 +143,26 @@ class Task(ABC, Generic[T]):
     ) -> list[Record]:
         """Adds the scores that need the model before unlearning (fluency). Default: none."""
         return records
+
+    def forget_items(self) -> list[ForgetItem]:
+        """What should be gone, for probes to ask for. Default: the facts of the request."""
+        return [
+            ForgetItem(e.id, e.cluster or e.id, e.prompt, e.answer, e.subject)
+            for e in self.request(0).forget
+        ]
+
+    def recall(
+        self, model: LanguageModel, items: Sequence[ForgetItem], progress: Progress = silent
+    ) -> list[float]:
+        """How much of each item's answer the model gives when it is asked, from 0 to 1.
+
+        Items may have another prompt than `forget_items` gave them. Default: ROUGE-L recall of the
+        greedy answer.
+        """
+        from unlearnbench import metrics
+
+        said = model.generate([i.prompt for i in items], progress=progress)
+        return [metrics.rouge_l_recall(t, i.answer) for t, i in zip(said, items, strict=True)]
 
     @classmethod
     @abstractmethod

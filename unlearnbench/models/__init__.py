@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
     from unlearnbench.models.prompt_formats import Encoded, PlainFormat, PromptFormat, RawFormat
+    from unlearnbench.models.restored import restored
     from unlearnbench.models.scoring import head_logits
     from unlearnbench.models.steering import Steering
     from unlearnbench.models.wrapped import WrappedModel
@@ -33,6 +34,7 @@ _HOMES = {
     "PlainFormat": "prompt_formats",
     "PromptFormat": "prompt_formats",
     "RawFormat": "prompt_formats",
+    "restored": "restored",
     "head_logits": "scoring",
     "Spread": "language_model",
     "Steering": "steering",
@@ -60,6 +62,7 @@ __all__ = [
     "load_model",
     "logit_lens",
     "resolve_entry",
+    "restored",
     "state_at",
     "weight_as_matrix",
 ]
