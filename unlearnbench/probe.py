@@ -146,13 +146,14 @@ class Probe(ABC, Generic[P]):
                     out[name, FORGET] = value
             return out
 
-        better = {n: b for n, b in cls.scores.items() if b is not None}
+        better: dict[object, bool] = dict.fromkeys((RECOVERED, RECALL, "recovery", "excess"), False)
+        better |= {name: higher for name, higher in cls.scores.items() if higher is not None}
         return summarise(
             "probes",
             records,
             values,
             splits=(FORGET,),
-            better={**dict.fromkeys((RECOVERED, RECALL, "recovery", "excess"), False), **better},
+            better=better,
             headlines={},
         )
 

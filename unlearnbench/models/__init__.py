@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
     from unlearnbench.models.prompt_formats import Encoded, PlainFormat, PromptFormat, RawFormat
-    from unlearnbench.models.restored import restored
+    from unlearnbench.models.undoing import restored
     from unlearnbench.models.scoring import head_logits
     from unlearnbench.models.steering import Steering
     from unlearnbench.models.wrapped import WrappedModel
@@ -34,7 +34,7 @@ _HOMES = {
     "PlainFormat": "prompt_formats",
     "PromptFormat": "prompt_formats",
     "RawFormat": "prompt_formats",
-    "restored": "restored",
+    "restored": "undoing",
     "head_logits": "scoring",
     "Spread": "language_model",
     "Steering": "steering",
