@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
     from unlearnbench.models.prompt_formats import Encoded, PlainFormat, PromptFormat, RawFormat
-    from unlearnbench.models.undoing import restored
     from unlearnbench.models.scoring import head_logits
     from unlearnbench.models.steering import Steering
+    from unlearnbench.models.undoing import restored
     from unlearnbench.models.wrapped import WrappedModel
 
 _HOMES = {
