@@ -35,6 +35,9 @@ GROUPS = {
     "command": "unlearnbench.commands",
 }
 
+#: The distribution that this suite is.
+SUITE = "unlearnbench"
+
 #: Many of a kind, as their group is called: `utilities`.
 PLURALS = {kind: group.rpartition(".")[2] for kind, group in GROUPS.items()}
 
@@ -101,7 +104,7 @@ class Plugin:
                 applies = marker is None or marker.evaluate({"extra": ""})
             except ValueError:  # not a requirement: pip's business
                 continue
-            named = applies and canonicalize_name(requirement.name) == "unlearnbench"
+            named = applies and canonicalize_name(requirement.name) == SUITE
             if named and not requirement.specifier.contains(here, prereleases=True):
                 return f"it requires unlearnbench{requirement.specifier}, and this is {here}"
         return None
@@ -244,7 +247,7 @@ def clashes(kind: str) -> dict[str, str]:
 
 def suite_version() -> str:
     """The installed version of this suite."""
-    return importlib.metadata.version("unlearnbench")
+    return importlib.metadata.version(SUITE)
 
 
 def _clash(kind: str, name: str, named: Iterable[Plugin]) -> str:

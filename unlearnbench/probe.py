@@ -32,7 +32,7 @@ from unlearnbench.method import Progress, silent
 from unlearnbench.plugins import API_VERSION
 from unlearnbench.request import ForgetRequest
 from unlearnbench.results.records import Record
-from unlearnbench.results.schema import Metric
+from unlearnbench.results.schema import Metric, ProbeBlock
 
 if TYPE_CHECKING:
     from unlearnbench.models import LanguageModel
@@ -211,6 +211,21 @@ def robustness(attacks: Sequence[Attacked]) -> list[Metric]:
         better={"robustness": True},
         headlines={"robustness": "robustness"},
     )
+
+
+def robustness_of(
+    blocks: Mapping[str, ProbeBlock], attacks: Mapping[str, Attacked]
+) -> list[Metric]:
+    """The headline of a result; none unless each of the suite's own probes was made, or does not
+    apply. With fewer attacks a model would look more robust than one that faced them all.
+    """
+    from unlearnbench.running.plan import standard_probes
+
+    standard = standard_probes()
+    for name in standard:
+        if name not in blocks or blocks[name].status == "failed":
+            return []
+    return robustness([attacks[name] for name in standard if blocks[name].status == "ok"])
 
 
 def recovery(

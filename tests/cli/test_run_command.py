@@ -223,7 +223,7 @@ def test_a_setting_for_nobody_is_told_with_the_names_that_there_are(tmp_path: Pa
     (tmp_path / "mine.py").write_text(FILE)
     call = ("--method", "mine.py:Mine", "--task", "nano", "--model", "nano", "--dry-run")
     assert _one_line(_call(*call, "--set", "mine.size=2")) == (
-        'Error: --set mine.…: no method, task or utility "mine" is in this run. '
+        'Error: --set mine.…: no method, task, utility or probe "mine" is in this run. '
         "It has Mine (of mine.py:Mine), nano."
     )
     shown = _call(*call, "--set", "Mine.size=2", "--seed", 0)

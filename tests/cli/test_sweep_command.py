@@ -190,7 +190,7 @@ def test_what_is_set_is_fixed(methods: str):
     [
         (("--task", "nano:forget05"), "2 tasks: a sweep tunes on one. Give one with --task."),
         (("--set", "grad-diff.alpha=-1"), "grad-diff.alpha = -1"),
-        (("--set", "rome.steps=1"), 'no method, task or utility "rome" is in this run'),
+        (("--set", "rome.steps=1"), 'no method, task, utility or probe "rome" is in this run'),
         (("--method", "npoo"), 'no method is called "npoo". Did you mean npo'),
     ],
 )

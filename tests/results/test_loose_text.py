@@ -10,7 +10,8 @@ import pytest
 
 from tests import handmade
 from unlearnbench.results import verify
-from unlearnbench.results.schema import Result
+from unlearnbench.results.loose_text import long_texts
+from unlearnbench.results.schema import ProbeBlock, Result
 
 FRAME = "rome.py:96 in unlearn: edit_in_sequence("
 
@@ -38,7 +39,6 @@ PLACES = [
     (("task", "config"), "task.config.x.0"),
     (("method", "flags"), "method.flags.0"),
     (("task", "data", "source"), "task.data.source"),
-    (("probes",), "probes.x.0"),
 ]
 
 
@@ -57,6 +57,14 @@ def test_a_text_that_is_longer_than_a_name_is_refused_there(
         f"{field}: a text of 201 characters (200 at most)"
     ]
     assert faults(tmp_path, "tofu", *path, value=value(201)) == []
+
+
+def test_the_words_of_a_probe_are_looked_at(tmp_path: Path):
+    document = handmade.failed(status="diverged").model_dump(mode="json")
+    block = {"version": "1", "distribution": "kit", "standard": False, "status": "failed"}
+    said = ProbeBlock.model_validate({**block, "message": "x" * 201})
+    result = Result.model_validate(document).model_copy(update={"probes": {"peek": said}})
+    assert long_texts(result) == ["probes.peek.message: a text of 201 characters (200 at most)"]
 
 
 def test_a_long_name_of_a_setting_is_a_text_too(tmp_path: Path):

@@ -68,7 +68,7 @@ def test_a_wrong_plan_is_one_clear_line(
 
 
 def test_settings_for_a_method_outside_the_run_are_an_error() -> None:
-    with pytest.raises(UserError, match='no method, task or utility "rome" is in this run'):
+    with pytest.raises(UserError, match='no method, task, utility or probe "rome" is in this run'):
         plan_jobs(["none"], ["nano"], ["nano"], [0], {"rome": {"steps": 2}})
 
 

@@ -284,7 +284,7 @@ def test_a_sweep_tunes_without_utilities(site: Site, pair: Path) -> None:
         (["quiz:"], {}, "UTILITY:TASK"),
         (["quiz:a"], {"quiz": {"item": 3}}, "Did you mean items"),
         (["quiz:a"], {"quiz": {"items": 0}}, "quiz.items = 0"),
-        ([], {"quiz": {"items": 3}}, 'no method, task or utility "quiz" is in this run'),
+        ([], {"quiz": {"items": 3}}, 'no method, task, utility or probe "quiz" is in this run'),
         ([{"quiz:a": {"items": 2}}, "quiz:b"], {}, "two sets of options"),
     ],
 )

@@ -11,7 +11,7 @@ import click
 from unlearnbench.cli.completion import names_of
 
 #: What there is something to show of.
-KINDS = ("method", "task", "model", "utility", "suite")
+KINDS = ("method", "task", "model", "utility", "probe", "suite")
 
 
 @click.command("info")
@@ -22,7 +22,7 @@ KINDS = ("method", "task", "model", "utility", "suite")
     help="Where a name is both.",
 )
 def command(name: str, kind: str | None) -> None:
-    """Show a method, task, model, utility or suite: what it is, its options, its source.
+    """Show a method, task, model, utility, probe or suite: what it is, its options, its source.
 
     A method or task that is no plugin yet is named by its file and class.
 
@@ -35,7 +35,7 @@ def command(name: str, kind: str | None) -> None:
     from unlearnbench.errors import PluginError, unknown_name
     from unlearnbench.experiment import is_experiment, load_from_file
     from unlearnbench.method import Method
-    from unlearnbench.running.plan import load_method, load_task, load_utility
+    from unlearnbench.running.plan import load_method, load_probe, load_task, load_utility
     from unlearnbench.task import Task
 
     if is_experiment(name):
@@ -67,6 +67,8 @@ def command(name: str, kind: str | None) -> None:
                 _describe_model(name, loaded)
             case "utility":
                 _describe_class(load_utility(name))
+            case "probe":
+                _describe_class(load_probe(name))
             case "suite":
                 _show_suite(name, loaded)
 

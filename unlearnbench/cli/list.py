@@ -21,7 +21,7 @@ WIDTH = 100
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--check", is_flag=True, help="Really import each plugin (slower).")
 def command(kind: str | None, as_json: bool, check: bool) -> None:
-    """List the installed methods, tasks, models, utilities, suites and commands.
+    """List the installed methods, tasks, models, utilities, probes, suites and commands.
 
     A plugin that cannot be loaded is marked with a cross and the reason. Nothing is imported:
     the source is read for what would keep it from loading; --check imports instead.

@@ -55,8 +55,8 @@ _WHAT = (
         "settings",
         multiple=True,
         metavar="NAME.KEY=VALUE",
-        help="Hyperparameter of a method (of FILE.py:Class by its class), or option of a task or "
-        "utility.",
+        help="Hyperparameter of a method (of FILE.py:Class by its class), or option of a task, "
+        "utility or probe.",
     ),
     click.option(
         "--utility",
@@ -65,6 +65,13 @@ _WHAT = (
         metavar="UTILITY:TASK[,TASK]",
         shell_complete=names_of("utility"),
         help="Other benchmarks' tasks to evaluate too: lm-eval:arc_easy,piqa.",
+    ),
+    click.option(
+        "--probes",
+        multiple=True,
+        metavar="NAME[,NAME]",
+        shell_complete=names_of("probe", several=True),
+        help="Attacks on each unlearned model; default: the suite's own.",
     ),
     click.option(
         "--data-dir", type=click.Path(path_type=Path), help="Local data files of the tasks."
@@ -134,6 +141,7 @@ class Study:
     settings: Mapping[str, Mapping[str, Any]]
     tuning: Sequence[TunedMethod] = ()
     utilities: Sequence[Any] = ()
+    probes: Sequence[Any] = ()
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """The jobs; see `plan_jobs` for the errors."""
@@ -148,6 +156,7 @@ class Study:
             self.settings,
             tuning=self.tuning,
             utilities=self.utilities,
+            probes=self.probes,
         )
 
 
@@ -160,6 +169,7 @@ def study_of(
     plan: Path | None,
     settings: tuple[str, ...],
     utilities: tuple[str, ...],
+    probes: tuple[str, ...],
     data_dir: Path | None,
     retain_model: str | None,
     model_label: str | None,
@@ -215,6 +225,7 @@ def study_of(
         settings=parse_settings(settings),
         tuning=base.tuning,
         utilities=list(utilities) or list(base.utilities),
+        probes=names(probes) or list(base.probes),
     )
 
 

@@ -97,6 +97,7 @@ def _conclude(
     every: Sequence[Search], outcomes: Sequence[Outcome], study: Study, out: Path
 ) -> bool:
     """Chooses, writes the plan and the list of trials, and shows them; whether each has one."""
+    from unlearnbench import plugins
     from unlearnbench.results import load_result, write_atomically
     from unlearnbench.running.sweep import Chosen, choose, chosen_plan, trial_of, trials_table
 
@@ -119,7 +120,11 @@ def _conclude(
     setting = next(iter(results.values()))
     also = _with_settings(study, study.utilities)
     tasks = _with_settings(study, study.tasks)
-    write_atomically(plan, chosen_plan(ended, tasks, study.models, setting, also, out))
+    # Behind `default`, which takes no options, a probe may stand once more with its own.
+    probed = sorted(study.settings.keys() & {p.name for p in plugins.plugins("probe")})
+    attacks = [*study.probes, *({name: dict(study.settings[name])} for name in probed)]
+    text = chosen_plan(ended, tasks, study.models, setting, also, attacks, out)
+    write_atomically(plan, text)
     click.echo(f"Every trial: {out / 'trials.csv'}\nRun the chosen: unlearnbench run --plan {plan}")
     return all(c.trial for c in ended)
 

@@ -23,6 +23,7 @@ class ModelEntry:
             all.
         method_defaults: by method, the hyperparameters that suit this model family (chosen on facts
             outside any forget set); a user's own setting wins.
+        probe_defaults: likewise the options of probes.
         api_version: major version of the contract that the entry is written for.
     """
 
@@ -34,4 +35,5 @@ class ModelEntry:
     description: str = ""
     task: str | None = None
     method_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    probe_defaults: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     api_version: int = API_VERSION

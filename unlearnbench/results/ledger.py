@@ -125,7 +125,11 @@ class Ledger:
         return self._digests[file]
 
     def _code(self, result: Result) -> str | None:
-        plugins = (result.task.name, *(f"utility {u.name}" for u in result.utilities))
+        plugins = (
+            result.task.name,
+            *(f"utility {u.name}" for u in result.utilities),
+            *(f"probe {name}" for name in result.probes),
+        )
         if plugins not in self._codes:
             self._codes[plugins] = _code_of(result)
         return self._codes[plugins]
@@ -149,6 +153,7 @@ def _code_of(result: Result) -> str | None:
     try:
         found = [plugins.find("task", result.task.name)]
         found += [plugins.find("utility", block.name) for block in result.utilities]
+        found += [plugins.find("probe", name) for name in result.probes]
     except PluginError:
         return None
     distributions = {"unlearnbench", *(p.distribution for p in found)}

@@ -20,9 +20,6 @@ from unlearnbench.results.schema import (
     UtilityTaskBlock,
 )
 
-#: The distribution of the suite, whose version a result states.
-_SUITE = "unlearnbench"
-
 
 def run_id_of(
     method: MethodBlock,
@@ -74,7 +71,7 @@ def run_id_of_result(result: Result) -> str | None:
         distribution = plugins.find("task", result.task.name).distribution
     except UserError:
         return None
-    if distribution != _SUITE:
+    if distribution != plugins.SUITE:
         return None
     version = result.provenance.suite_version
     return run_id_of(

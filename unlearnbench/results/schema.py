@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from unlearnbench.plugin_code import is_edited
 
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
-SCHEMA_VERSION = "1.3.0"
+SCHEMA_VERSION = "1.4.0"
 #: Version of the metric definitions (docs/metrics.md).
 DEFINITION_VERSION = "1"
 
@@ -24,10 +24,11 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=2000)]
 LongText = Annotated[str, Field(max_length=20_000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ProbeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: At most what a reader in any language holds exactly.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
-#: Values that the schema does not know by name: hyperparameters, probes.
+#: Values that the schema does not know by name: hyperparameters, options.
 JsonObject = Annotated[dict[str, Any], AfterValidator(lambda value: _json_object(value))]
 #: Values of one such object, at any depth, names included.
 MAX_JSON_VALUES = 10_000
@@ -269,6 +270,53 @@ class JournalBlock(Block):
     )
 
 
+class ProbeBlock(Block):
+    """One attack on the unlearned model, and on the two that it is read against."""
+
+    version: Name = Field(description="Of the probe; a new one may give other numbers.")
+    distribution: Name = Field(description="The package that registered it.")
+    distribution_version: Text = Field(default="", description="As of a method.")
+    config: JsonObject = Field(default={}, description="Every option, defaults included.")
+    standard: bool = Field(description="Whether the headline `robustness` counts it.")
+    status: Literal["ok", "not_applicable", "failed"] = Field(
+        description="All but ok have a message, and no metrics and records."
+    )
+    message: Text = Field(
+        default="",
+        description="Why it does not apply (which may be the finding), or how it failed.",
+    )
+    seconds: Finite | None = Field(
+        default=None,
+        description="Of the attack on the unlearned model; null where its records were there.",
+    )
+    metrics: list[Metric] = Field(default=[], description="Of the unlearned model.")
+    reference: ReferenceBlock = Field(
+        default=ReferenceBlock(), description="The same metrics of the two references."
+    )
+    records: RecordsBlock | None = Field(
+        default=None, description="The per-item scores that every metric follows from."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> ProbeBlock:
+        if self.status == "ok":
+            if not self.metrics or self.records is None or self.records.before_file is None:
+                raise ValueError("status ok needs metrics, and records of two models at least")
+            if self.message:
+                raise ValueError("status ok must not carry a message")
+        elif not self.message:
+            raise ValueError(f"status {self.status} needs a message")
+        elif self.metrics or self.records or self.reference != ReferenceBlock():
+            raise ValueError(f"status {self.status} must not carry metrics or records")
+        for where, metrics in (
+            ("metrics", self.metrics),
+            ("reference.before", self.reference.before),
+            ("reference.retain_model", self.reference.retain_model),
+        ):
+            _each_once(where, metrics)
+        return self
+
+
 class Result(Block):
     """A job's outcome."""
 
@@ -294,7 +342,17 @@ class Result(Block):
     reference: ReferenceBlock = Field(
         default=ReferenceBlock(), description="The same metrics of the two references."
     )
-    probes: JsonObject = Field(default={}, description="Kept for attacks; empty today.")
+    unlearned: Sha256 | None = Field(
+        default=None,
+        description="Fingerprint of the unlearned model, its wrapping included; null where it was "
+        "not kept.",
+    )
+    probes: dict[ProbeName, ProbeBlock] = Field(
+        default={},
+        max_length=100,
+        description="Attacks on the unlearned model, by the name of the probe. They decide nothing "
+        "of the other metrics, and nothing of the run's name.",
+    )
     cost: CostBlock = Field(default=CostBlock(), description="What it took.")
     provenance: ProvenanceBlock = Field(description="What made it.")
     records: RecordsBlock | None = Field(
@@ -320,6 +378,8 @@ class Result(Block):
             raise ValueError(f"status {self.status} needs an error")
         elif self.metrics or self.records is not None:
             raise ValueError(f"status {self.status} must not carry metrics or records")
+        elif self.probes:
+            raise ValueError(f"status {self.status} must not carry probes")
         elif self.reference.before or self.reference.retain_model:
             raise ValueError(f"status {self.status} must not carry a reference")
         tuning = self.method.tuning

@@ -7,14 +7,14 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
 from unlearnbench.errors import ResultError
 from unlearnbench.results.records import Record, dump_records, read_packed, sha256_of
-from unlearnbench.results.schema import Result
+from unlearnbench.results.schema import RecordsBlock, Result
 
 #: A result file may not be larger than this.
 MAX_RESULT_BYTES = 16 * 1024 * 1024
@@ -59,7 +59,7 @@ class ResultStore:
         return path
 
     def save_records(
-        self, folder: Path, name: str | None, records: list[Record]
+        self, folder: Path, name: str | None, records: Sequence[Record]
     ) -> tuple[str, str]:
         """Writes records under `name` (None: named by content); returns file name and sha256."""
         data = dump_records(records)
@@ -94,17 +94,29 @@ class ResultStore:
 
 def records_of(result: Result, path: Path) -> list[tuple[str, Path, str | None]]:
     """The records files of the result at `path`: the field that names it, the file, its sha256."""
-    named, journal = result.records, result.journal
+    journal, top = result.journal, path.parent.parent
     every: list[tuple[str, Path, str | None, str | None]] = []
-    if named is not None:
+    for field, named in record_blocks(result):
         every += [
-            ("records.file", path.parent, named.file, named.sha256),
-            ("records.before_file", path.parent.parent, named.before_file, named.before_sha256),
-            ("records.retain_file", path.parent.parent, named.retain_file, named.retain_sha256),
+            (f"{field}.file", path.parent, named.file, named.sha256),
+            (f"{field}.before_file", top, named.before_file, named.before_sha256),
+            (f"{field}.retain_file", top, named.retain_file, named.retain_sha256),
         ]
     if journal is not None:
         every.append(("journal.file", path.parent, journal.file, journal.sha256))
     return [(field, folder / file, digest) for field, folder, file, digest in every if file]
+
+
+def record_blocks(result: Result) -> list[tuple[str, RecordsBlock]]:
+    """The blocks of a result that name records: its own and those of its probes, by field."""
+    blocks = [("records", result.records)]
+    blocks += [(f"probes.{name}.records", probe.records) for name, probe in result.probes.items()]
+    return [(field, block) for field, block in blocks if block is not None]
+
+
+def own_records_name(run_id: str, probe: str | None = None) -> str:
+    """What the store calls the records of an unlearned model, or of a probe's attack on it."""
+    return ".".join([run_id, *([f"probe-{probe}"] if probe else []), "records.jsonl.gz"])
 
 
 def tree_files(result: Result, path: Path) -> dict[str, Path]:
@@ -119,9 +131,14 @@ def tree_files(result: Result, path: Path) -> dict[str, Path]:
     top = PurePosixPath(result.relative_folder)
     found = {str(top / f"{result.run_id}.json"): path}
     for field, file, digest in records_of(result, path):
-        shared = field in ("records.before_file", "records.retain_file")
-        kind = "journal" if field == "journal.file" else "records"
-        name = f"{digest[:16] if shared and digest else result.run_id}.{kind}.jsonl.gz"
+        shared = field.endswith((".before_file", ".retain_file"))
+        if field == "journal.file":
+            name = f"{result.run_id}.journal.jsonl.gz"
+        elif shared and digest:
+            name = f"{digest[:16]}.records.jsonl.gz"
+        else:
+            parts = field.split(".")  # a probe's name may have dots of its own
+            name = own_records_name(result.run_id, ".".join(parts[1:-2]) or None)
         if file.name != name:
             raise ResultError(f'{field}: "{file.name}" should be called {name}')
         found[str((top.parent if shared else top) / name)] = file
@@ -253,8 +270,10 @@ __all__ = [
     "ResultStore",
     "dump_result",
     "load_result",
+    "own_records_name",
     "plain_line",
     "read_result",
+    "record_blocks",
     "records_of",
     "result_files",
     "tree_files",

@@ -22,10 +22,11 @@ from unlearnbench.results.records import (
     sha256_of,
     unpacked_bytes,
 )
-from unlearnbench.results.schema import JournalBlock, Metric, Result, TaskBlock, UtilityBlock
-from unlearnbench.results.store import plain_line, read_result, records_of
+from unlearnbench.results.schema import JournalBlock, Metric, Result, UtilityBlock
+from unlearnbench.results.store import own_records_name, plain_line, read_result, records_of
 
 if TYPE_CHECKING:
+    from unlearnbench.probe import Probe
     from unlearnbench.task import Task
     from unlearnbench.utility import Utility
 
@@ -142,39 +143,55 @@ def not_installed(result: Result) -> str | None:
     return None
 
 
-def _plugins(result: Result) -> tuple[type[Task[Any]], dict[str, type[Utility[Any]]]]:
-    """The task and the utilities that made the result.
+@dataclass(frozen=True)
+class _Plugins:
+    """What made a result, by name."""
+
+    task: type[Task[Any]]
+    utilities: dict[str, type[Utility[Any]]]
+    probes: dict[str, type[Probe[Any]]]
+
+
+def _plugins(result: Result) -> _Plugins:
+    """The task, the utilities and the probes that made the result.
 
     Raises:
         ResultError: one is not installed, or in another version.
     """
-    from unlearnbench.running.plan import load_task, load_utility
+    from unlearnbench.running.plan import load_probe, load_task, load_utility
 
-    def checked(load: Callable[[str], Any], field: str, block: TaskBlock | UtilityBlock) -> Any:
+    def checked(load: Callable[[str], Any], field: str, name: str, version: str) -> Any:
         try:
-            found = load(block.name)
+            found = load(name)
         except UserError as error:
             raise ResultError(
                 f"{field}.name: its metrics cannot be recomputed here ({error})"
             ) from error
-        if found.version != block.version:
+        if found.version != version:
             raise ResultError(
-                f"{field}.version: {block.version}, and version {found.version} is installed"
+                f"{field}.version: {version}, and version {found.version} is installed"
             )
         return found
 
-    task = checked(load_task, "task", result.task)
-    return task, {
-        block.name: checked(load_utility, f"utilities.{number}", block)
-        for number, block in enumerate(result.utilities)
-    }
+    return _Plugins(
+        checked(load_task, "task", result.task.name, result.task.version),
+        {
+            block.name: checked(load_utility, f"utilities.{number}", block.name, block.version)
+            for number, block in enumerate(result.utilities)
+        },
+        {
+            name: checked(load_probe, f"probes.{name}", name, block.version)
+            for name, block in result.probes.items()
+            if block.status == "ok"
+        },
+    )
 
 
 def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     from unlearnbench.utility import split_of
 
     try:
-        task_class, utilities = _plugins(result)
+        made_by = _plugins(result)
     except ResultError as error:
         return [str(error)]
     records, before, retained = (
@@ -182,7 +199,7 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     )
     assert records is not None
     small = all(table is None or table.small for table in (before, retained))
-    faults = []
+    faults, headline = _recompute_probes(result, made_by, loaded)
     for where, stated, field, source in (
         ("metrics", result.metrics, "file", records),
         ("reference.before", result.reference.before, "before_file", before),
@@ -193,16 +210,17 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
         try:
             if where == "metrics" or result.utilities or not small:
                 made = _aggregated(
-                    task_class, utilities, result.utilities, source, before, retained
+                    made_by.task, made_by.utilities, result.utilities, source, before, retained
                 )
             else:
-                made = _of_reference(task_class, source, before, retained)
+                made = _of_reference(made_by.task, source, before, retained)
         except Exception as error:  # whatever a task's code makes of records that do not suit it
             faults.append(
                 f"records.{field}: {where} cannot be computed from it "
                 f"({type(error).__name__}: {error})"
             )
             continue
+        made = [*made, *headline] if where == "metrics" else made
         faults += _compare(where, stated, made, with_replicates=where == "metrics")
     counts = dict(result.task.data.n_eval)
     counts |= {split_of(b.name, t.name): t.n for b in result.utilities for t in b.tasks}
@@ -212,6 +230,49 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
         if found != expected:
             faults.append(f"records.file: {found} items of {split}, and the task has {expected}")
     return faults
+
+
+def _recompute_probes(
+    result: Result, made_by: _Plugins, loaded: Mapping[str, _Table]
+) -> tuple[list[str], list[Metric]]:
+    """What is wrong with the numbers of the probes, and the headline that they give."""
+    from unlearnbench.probe import Attacked, robustness_of
+
+    faults: list[str] = []
+    attacks: dict[str, Attacked] = {}
+    for name, block in result.probes.items():
+        probe, field = made_by.probes.get(name), f"probes.{name}"
+        if probe is None or block.records is None:
+            continue
+        if block.records.file != (name_due := own_records_name(result.run_id, name)):
+            faults.append(f"{field}.records.file: {block.records.file}, and it is {name_due} here")
+        own, before, retained = (
+            table.records if (table := loaded.get(f"{field}.records.{file}")) else None
+            for file in ("file", "before_file", "retain_file")
+        )
+        assert own is not None
+        for where, stated, records in (
+            ("metrics", block.metrics, own),
+            ("reference.before", block.reference.before, before),
+            ("reference.retain_model", block.reference.retain_model, retained),
+        ):
+            if records is None:
+                if stated:
+                    faults.append(f"{field}.{where}: there are no records to recompute it from")
+                continue
+            try:
+                made = probe.aggregate(made_by.task, records, before, retained)
+            except Exception as error:  # whatever its code makes of records that do not suit it
+                told = f"{type(error).__name__}: {error}"
+                faults.append(f"{field}.{where} cannot be computed from the records ({told})")
+                continue
+            faults += _compare(f"{field}.{where}", stated, made, with_replicates=False)
+        attacks[name] = Attacked(own, before, retained)
+    try:
+        return faults, robustness_of(result.probes, attacks)
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        return [*faults, f"metrics[robustness] cannot be computed from the probes ({told})"], []
 
 
 def may_hold_text(task_name: str) -> bool | None:

@@ -36,6 +36,7 @@ def run(
     out: Path | str = "results",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     utilities: Sequence[str | Mapping[str, Any]] = (),
+    probes: Sequence[str | Mapping[str, Any]] = (),
     workers: int = 1,
     ranks: int = 1,
     threads: int = 0,
@@ -51,9 +52,12 @@ def run(
             `{"ORG/MODEL": {"dtype": "bfloat16", "retain_model": "ORG/ORACLE"}}`.
         seeds: one job each; a method that no seed can change gets the first alone.
         out: the results folder; jobs whose result is there already are not run again.
-        settings: hyperparameters by method, over those in `methods`; options by task or utility.
+        settings: hyperparameters by method, over those in `methods`; options by task, utility or
+            probe.
         utilities: tasks of other benchmarks to evaluate too: `"lm-eval:arc_easy,piqa"`, or
             `{"lm-eval:arc_easy": {"limit": 100}}`.
+        probes: attacks to make on each unlearned model: names, or one-entry mappings of a name to
+            its options; `"default"`: the suite's own.
         workers: jobs at a time, each in a process of its own.
         ranks: processes of each job whose method can use several. They compute what one would.
         threads: torch threads of each process; 0: torch's choice.
@@ -66,7 +70,7 @@ def run(
         UserError: a wrong name or value, before anything runs; or, after all others have run, a
             job that could not even be named (its result could not be written).
     """
-    jobs = plan_jobs(methods, tasks, models, seeds, settings, utilities=utilities)
+    jobs = plan_jobs(methods, tasks, models, seeds, settings, utilities=utilities, probes=probes)
     outcomes = run_jobs(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
     results = [load_result(o.path) for o in outcomes if o.path is not None]
     nameless = [f"{o.job.title}: {o.message}" for o in outcomes if o.path is None]

@@ -29,6 +29,7 @@ from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.fingerprint import parameter_digests
 from unlearnbench.plugin_code import code_version
+from unlearnbench.probe import Attacked, Target, robustness_of
 from unlearnbench.request import ForgetRequest, overlap
 from unlearnbench.results.records import MAX_NAME, Record, score_means
 from unlearnbench.results.run_id import run_id_of, utility_content
@@ -43,6 +44,7 @@ from unlearnbench.results.schema import (
     Metric,
     ModelBlock,
     ModelIdentity,
+    ProbeBlock,
     RecordsBlock,
     ReferenceBlock,
     Result,
@@ -52,7 +54,7 @@ from unlearnbench.results.schema import (
     UtilityTaskBlock,
     result_folder,
 )
-from unlearnbench.results.store import ResultStore
+from unlearnbench.results.store import ResultStore, own_records_name
 from unlearnbench.results.verification import may_hold_text
 from unlearnbench.running.cache import cached_records
 from unlearnbench.running.plan import Job, load_method, load_task, load_utility
@@ -63,6 +65,14 @@ from unlearnbench.running.portable import (
     portable_config,
     portable_traceback,
     without_folders,
+)
+from unlearnbench.running.probing import (
+    AskedProbe,
+    Attack,
+    Prober,
+    asked_probes,
+    attacked_of,
+    block_of,
 )
 from unlearnbench.running.provenance import PeakMemory, provenance
 from unlearnbench.running.ranks import ALONE, Peers, Place
@@ -85,6 +95,8 @@ class Identity:
     task: TaskBlock
     model: ModelBlock
     utilities: tuple[UtilityBlock, ...] = ()
+    #: Attacks to make. They decide nothing of the other numbers, and are no part of the name.
+    probes: tuple[AskedProbe, ...] = ()
     world_size: int = 1
 
     def document(self) -> dict[str, Any]:
@@ -136,6 +148,7 @@ class JobRunner:
         self._tasks: dict[str, tuple[Task[Any], DataDescription]] = {}
         self._models: dict[str, ModelBlock] = {}
         self._utilities: dict[str, tuple[Utility[Any], UtilityBlock]] = {}
+        self._prober = Prober()
 
     def identify(self, job: Job) -> Identity:
         """Names the job by its content.
@@ -152,6 +165,7 @@ class JobRunner:
         # Before the model, which takes longer to load than a wrong name to be found.
         utilities = tuple(block for _, block in self._utilities_of(job))
         entry = _entry(job)
+        probes = asked_probes(job, entry)
         model = self._model_block(job, entry, task)
         flags = ["experiment: a local file, not a plugin"] if is_experiment(job.method) else []
         request = task.request(job.seed)
@@ -195,18 +209,24 @@ class JobRunner:
             seed=job.seed,
             suite=[plugins.suite_version(), DEFINITION_VERSION],
         )
-        return Identity(run_id, method_block, task_block, model, utilities, world_size)
+        return Identity(run_id, method_block, task_block, model, utilities, probes, world_size)
 
     def finished(self, identity: Identity) -> tuple[Result | None, str | None]:
         """A result that need not be made again, or a complaint about a file that must be."""
-        try:
-            folder = _folder(identity)
-            result = self.store.finished(folder, identity.run_id)
-        except ResultError as error:
-            return None, f"{error} It is made again."
+        result, complaint = self._stored(identity)
         if result is None or result.status not in FINAL:
+            return None, complaint
+        lacks = [p for p in identity.probes if not p.is_answered_by(result.probes.get(p.name))]
+        if lacks and result.status == "ok":
             return None, None
         return self._with_tuning(result, identity), None
+
+    def _stored(self, identity: Identity) -> tuple[Result | None, str | None]:
+        """The sound result of this name, or what is wrong with the one that there is."""
+        try:
+            return self.store.finished(_folder(identity), identity.run_id), None
+        except ResultError as error:
+            return None, f"{error} It is made again."
 
     def _with_tuning(self, result: Result, identity: Identity) -> Result:
         """The stored result, saying how the configuration was chosen if this job knows otherwise.
@@ -267,6 +287,7 @@ class JobRunner:
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
         method, (task, _) = _method(job), self._task(job)
         before, retained = self._references(job, task, identity, progress)
+        on_references = self._attack_references(job, task, identity, progress)
         model = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
         request = _request(job, task, identity)
         resolved = method.resolved(model)
@@ -291,15 +312,31 @@ class JobRunner:
             changed = _check_scope(method.name, unlearned, digests, frozen, method.role)
             trained_tokens = unlearned.trained_tokens
             start, forwarded = time.perf_counter(), unlearned.forward_tokens
-            records, fresh = self._evaluate(
-                unlearned.fingerprint(), lambda: unlearned, job, identity, progress
-            )
+            fingerprint = unlearned.fingerprint()
+            records, fresh = self._evaluate(fingerprint, lambda: unlearned, job, identity, progress)
             evaluate_seconds = time.perf_counter() - start
+            forward_tokens = unlearned.forward_tokens - forwarded
+        attacks = [
+            (asked, self._attack(asked, lambda: unlearned, fingerprint, job, identity, progress))
+            for asked in identity.probes
+        ]
 
         def aggregate(source: list[Record]) -> list[Metric]:
             classes = {u.name: type(u) for u, _ in self._utilities_of(job)}
             return aggregate_all(type(task), classes, identity.utilities, source, before, retained)
 
+        earlier, _ = self._stored(identity)
+        stored = self._save_records(identity, records, before, retained)
+        if not fresh and earlier is not None and earlier.records == stored:
+            known = earlier.cost  # of the same evaluation, when it was made
+        else:
+            known = CostBlock(
+                evaluate_seconds=round(evaluate_seconds, 3) if fresh else None,
+                forward_tokens=forward_tokens if fresh else None,
+            )
+        probes, robustness = self._probe_blocks(
+            identity, type(task), attacks, on_references, fingerprint, earlier
+        )
         return Result(
             run_id=identity.run_id,
             created_at=datetime.now(UTC),
@@ -308,7 +345,7 @@ class JobRunner:
             task=identity.task,
             model=identity.model,
             utilities=list(identity.utilities),
-            metrics=aggregate(records),
+            metrics=[*aggregate(records), *robustness],
             reference=ReferenceBlock(
                 before=_bare(aggregate(before)),
                 retain_model=_bare(aggregate(retained)) if retained else [],
@@ -316,16 +353,18 @@ class JobRunner:
             cost=CostBlock(
                 unlearn_seconds=round(unlearn_seconds + unlearned.earlier_seconds, 3),
                 # Records that another job has made already cost nothing that could be stated.
-                evaluate_seconds=round(evaluate_seconds, 3) if fresh else None,
+                evaluate_seconds=known.evaluate_seconds,
                 peak_memory_bytes=memory.bytes,
                 tokens_trained=trained_tokens,
-                forward_tokens=unlearned.forward_tokens - forwarded if fresh else None,
+                forward_tokens=known.forward_tokens,
                 parameters_changed=changed,
                 devices=devices,
                 trials=_trials(identity.method),
             ),
+            unlearned=fingerprint,
+            probes=probes,
             provenance=provenance(job.seed, command, unlearned.device, identity.world_size),
-            records=self._save_records(identity, records, before, retained),
+            records=stored,
             journal=self._save_journal(identity, unlearned.journal),
         )
 
@@ -402,6 +441,102 @@ class JobRunner:
         )
         return before, retained
 
+    def _attack_references(
+        self, job: Job, task: Task[Any], identity: Identity, progress: Progress
+    ) -> dict[str, tuple[Attack, Attack | None]]:
+        """What each probe brings out of the model before unlearning, and of the oracle."""
+        entry, oracle = _entry(job), identity.model.retain_model
+
+        @cache
+        def before() -> LanguageModel:
+            return _unchanged(_load(job, entry), identity.model.fingerprint)
+
+        @cache
+        def retained() -> LanguageModel:
+            assert oracle is not None
+            model = _oracle(job, entry, task)
+            assert model is not None  # identity.model has its fingerprint
+            return _unchanged(model, oracle.fingerprint)
+
+        # One after the other, so that no two models are in memory at once.
+        on_before = {
+            asked.name: self._attack(
+                asked, before, identity.model.fingerprint, job, identity, progress
+            )
+            for asked in identity.probes
+        }
+        before.cache_clear()
+        return {
+            asked.name: (
+                on_before[asked.name],
+                self._attack(asked, retained, oracle.fingerprint, job, identity, progress)
+                if oracle
+                else None,
+            )
+            for asked in identity.probes
+        }
+
+    def _attack(
+        self,
+        asked: AskedProbe,
+        model: Callable[[], LanguageModel],
+        fingerprint: str,
+        job: Job,
+        identity: Identity,
+        progress: Progress,
+    ) -> Attack:
+        task, _ = self._task(job)
+        return self._prober.attack(
+            asked,
+            model,
+            fingerprint,
+            identity.model.fingerprint,
+            lambda: Target(
+                task=task,
+                items=tuple(task.forget_items()),
+                request=task.request(job.seed),
+                seed=job.seed,
+                original=lambda: _unchanged(_load(job, _entry(job)), identity.model.fingerprint),
+            ),
+            job.seed,
+            [task.name, task.version, identity.task.config, identity.task.data.sha256],
+            progress,
+        )
+
+    def _probe_blocks(
+        self,
+        identity: Identity,
+        task: type[Task[Any]],
+        attacks: Sequence[tuple[AskedProbe, Attack]],
+        on_references: Mapping[str, tuple[Attack, Attack | None]],
+        fingerprint: str,
+        earlier: Result | None,
+    ) -> tuple[dict[str, ProbeBlock], list[Metric]]:
+        """The blocks of the probes, and the headline that they give together.
+
+        What an earlier result on the same unlearned model says of other probes stays.
+        """
+        blocks: dict[str, ProbeBlock] = {}
+        attacked: dict[str, Attacked] = {}
+
+        def save(name: str, made: Attacked) -> RecordsBlock:
+            before, retained = made.before, made.retain_model
+            assert before is not None
+            return self._save_records(identity, made.records, before, retained, probe=name)
+
+        if earlier is not None and earlier.unlearned == fingerprint:
+            folder = self.store.folder / _folder(identity)
+            blocks = dict(earlier.probes)
+            attacked = attacked_of(earlier, folder / f"{identity.run_id}.json")
+        for asked, on_unlearned in attacks:
+            attacked.pop(asked.name, None)
+            blocks[asked.name], made = block_of(
+                asked, task, on_unlearned, *on_references[asked.name], save
+            )
+            if made is not None:
+                attacked[asked.name] = made
+        return dict(sorted(blocks.items())), robustness_of(blocks, attacked)
+
     def _evaluate(
         self,
         fingerprint: str,
@@ -457,14 +592,14 @@ class JobRunner:
     def _save_records(
         self,
         identity: Identity,
-        records: list[Record],
-        before: list[Record],
-        retained: list[Record] | None,
+        records: Sequence[Record],
+        before: Sequence[Record],
+        retained: Sequence[Record] | None,
+        probe: str | None = None,
     ) -> RecordsBlock:
         folder = self.store.folder / _folder(identity)
-        file, digest = self.store.save_records(
-            folder, f"{identity.run_id}.records.jsonl.gz", records
-        )
+        name = own_records_name(identity.run_id, probe)
+        file, digest = self.store.save_records(folder, name, records)
         before_file, before_digest = self.store.save_records(folder.parent, None, before)
         retain = (
             self.store.save_records(folder.parent, None, retained) if retained else (None, None)

@@ -15,6 +15,7 @@ from unlearnbench.experiment import is_experiment, load_from_file, short
 from unlearnbench.method import Method, target_fault
 from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.models.devices import check_device_name
+from unlearnbench.probe import Probe
 from unlearnbench.results.schema import TuningBlock
 from unlearnbench.running.plan_file import TunedMethod
 from unlearnbench.task import Task
@@ -61,6 +62,10 @@ class Job(BaseModel):
     utilities: tuple[str, ...] = ()
     #: The options of each utility, by its name.
     utility_config: dict[str, dict[str, Any]] = {}
+    #: Attacks to make on the unlearned model, sorted. They decide nothing of the other numbers.
+    probes: tuple[str, ...] = ()
+    #: The options of each probe, by its name.
+    probe_config: dict[str, dict[str, Any]] = {}
     #: How the configuration was chosen, where a sweep chose it. Decides nothing of the outcome.
     tuning: TuningBlock | None = None
 
@@ -93,6 +98,7 @@ def plan_jobs(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     tuning: Sequence[TunedMethod] = (),
     utilities: Sequence[str | Mapping[str, Any]] = (),
+    probes: Sequence[str | Mapping[str, Any]] = (),
 ) -> list[Job]:
     """The product of all, in an order that keeps one model's jobs together.
 
@@ -107,14 +113,15 @@ def plan_jobs(
     named = [_split_spec(m) for m in methods]
     used = {setting_name(name) for name, _ in named}
     used |= {_split_spec(spec)[0] for spec in (*tasks, *utilities)}
-    used = {name.partition(":")[0] for name in used}
+    attacks, attack_options = _probes(probes, settings)
+    used = {name.partition(":")[0] for name in used} | set(attacks)
     unused = set(settings) - used
     if unused:
         files = {setting_name(name): short(name) for name, _ in named if is_experiment(name)}
         told = [f"{name} (of {files[name]})" if name in files else name for name in sorted(used)]
         raise UserError(
-            f'--set {min(unused)}.…: no method, task or utility "{min(unused)}" is in this run. '
-            f"It has {', '.join(told)}."
+            f"--set {min(unused)}.…: no method, task, utility or probe "
+            f'"{min(unused)}" is in this run. It has {", ".join(told)}.'
         )
     for word, given in (("method", named), ("task", tasks), ("model", models), ("seed", seeds)):
         if not given:
@@ -148,6 +155,8 @@ def plan_jobs(
                         seed=seed,
                         utilities=also,
                         utility_config=also_options,
+                        probes=attacks,
+                        probe_config=attack_options,
                         tuning=tuned.get(_content(name, config)),
                     )
                     for seed in runs
@@ -182,6 +191,25 @@ def load_utility(name: str) -> type[Utility[Any]]:
         UserError: unknown, unloadable, or not a utility.
     """
     return _loaded("utility", name, Utility)
+
+
+def load_probe(name: str) -> type[Probe[Any]]:
+    """The probe class of a registered name.
+
+    Raises:
+        UserError: unknown, unloadable, or not a probe.
+    """
+    return _loaded("probe", name, Probe)
+
+
+def standard_probes() -> list[str]:
+    """The suite's own probes that `default` stands for and `robustness` is made of, sorted.
+
+    Raises:
+        UserError: one of the suite's own cannot be loaded.
+    """
+    own = [p.name for p in plugins.plugins("probe") if p.distribution == plugins.SUITE]
+    return sorted(name for name in own if load_probe(name).standard)
 
 
 def _loaded(kind: str, name: str, base: type) -> type[Any]:
@@ -274,6 +302,35 @@ def _utilities(
             if (value := getattr(utility.config, key)) is not None
         }
     return tuple(sorted(wanted)), given
+
+
+#: What stands for the suite's own probes.
+DEFAULT_PROBES = "default"
+
+
+def _probes(
+    specs: Sequence[str | Mapping[str, Any]], settings: Mapping[str, Mapping[str, Any]]
+) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
+    """The name of each probe, sorted, and the options that are given."""
+    given: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        text, options = _split_spec(spec)
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if not names or (options and DEFAULT_PROBES in names):
+            raise UserError(
+                f'probes "{text}": write a name, names with commas between, or {DEFAULT_PROBES} '
+                "(the suite's own); options stand under the name of one probe."
+            )
+        if DEFAULT_PROBES in names:
+            names = [*(n for n in names if n != DEFAULT_PROBES), *standard_probes()]
+        for name in names:
+            if given.get(name) and options and given[name] != options:
+                raise UserError(f"probe {name} is given twice with other options.")
+            given[name] = {**given.get(name, {}), **options}
+    for name in given:
+        given[name] = {**given[name], **settings.get(name, {})}
+        load_probe(name).configured(**given[name])  # raises on a wrong option
+    return tuple(sorted(given)), {name: o for name, o in sorted(given.items()) if o}
 
 
 def _model_spec(spec: str | Mapping[str, Any]) -> ModelSpec:

@@ -29,13 +29,15 @@ class TunedMethod(TuningBlock):
 
 
 class PlanFile(BaseModel):
-    """A study as YAML: `methods`, `tasks`, `models`, `seeds`, and `utilities` where wanted.
+    """A study as YAML: `methods`, `tasks`, `models`, `seeds`, and `utilities` and
+    `probes` where wanted.
 
     A method is a name, or a name with hyperparameters: `- rome: {target: dummy}`; a file with a
     class, `- mine.py:Mine`, is looked for from the plan's folder. A task is
     `NAME` or `NAME:SPLIT`, or a name with options: `- tofu: {split: forget10, data_dir: tofu}`.
     A model is a name, folder or hub id, or one with options: `- nano: {dtype: bfloat16}`.
     A utility is `UTILITY:TASK[,TASK]`, or that with options: `- lm-eval:piqa: {limit: 100}`.
+    A probe is a name, one with options, or `default`: the suite's own.
     `tuning` is written by `unlearnbench sweep`: it is recorded in the results of exactly these
     methods with these configurations, and with no other.
     """
@@ -47,6 +49,7 @@ class PlanFile(BaseModel):
     models: list[str | dict[str, dict[str, Any] | None]]
     seeds: list[StrictInt] = list(DEFAULT_SEEDS)
     utilities: list[str | dict[str, dict[str, Any] | None]] = []
+    probes: list[str | dict[str, dict[str, Any] | None]] = []
     tuning: list[TunedMethod] = []
 
 

@@ -52,6 +52,11 @@ def command_of(job: Job) -> str:
         for key, value in given.items():
             told = _portable_name(value, key.upper()) if isinstance(value, str) else None
             words += ["--set", f"{name}.{key}={told or json.dumps(value)}"]
+    if job.probes:
+        words += ["--probes", ",".join(job.probes)]
+    for name, given in sorted(job.probe_config.items()):
+        for key, value in given.items():
+            words += ["--set", f"{name}.{key}={json.dumps(value)}"]
     return shlex.join(words)[:2000]
 
 

@@ -87,8 +87,9 @@ def searches(jobs: Sequence[Job], count: int) -> list[Search]:
             raise UserError(
                 f"{len(settings)} {word}s: a sweep tunes on one. Give one with --{word}."
             )
-    # Nothing is chosen by what a utility measures: the chosen are evaluated on it, trials are not.
+    # Nothing is chosen by what a utility or a probe measures: the chosen meet them, trials do not.
     bare: dict[str, Any] = {"tuning": None, "utilities": (), "utility_config": {}}
+    bare |= {"probes": (), "probe_config": {}}
     return [_search(job.model_copy(update=bare), count) for job in jobs]
 
 
@@ -132,13 +133,14 @@ def chosen_plan(
     models: Sequence[Any],
     setting: Result,
     utilities: Sequence[Any] = (),
+    probes: Sequence[Any] = (),
     folder: Path = Path(),
 ) -> bytes:
     """A plan that runs each method as chosen, as YAML; it says how each was tuned.
 
     Args:
         folder: where the plan will lie; files of methods are named from there.
-        tasks, models, utilities: as in a plan, with local paths as the user gave them.
+        tasks, models, utilities, probes: as in a plan, with local paths as the user gave them.
         setting: a result of any trial: its task and its model are what all were tuned on.
     """
     tuned = [
@@ -164,12 +166,13 @@ def chosen_plan(
         seeds=list(DEFAULT_SEEDS),
         methods=[{t.method: t.config} if t.config else t.method for t in tuned],
         utilities=list(utilities),
+        probes=list(probes),
         tuning=tuned,
     )
     document = plan.model_dump(mode="json")
     fields = {
         **{name: document[name] for name in ("tasks", "models", "seeds", "methods")},
-        **({"utilities": document["utilities"]} if document["utilities"] else {}),
+        **{name: document[name] for name in ("utilities", "probes") if document[name]},
         "tuning": [{"method": t["method"], "config": t["config"], **t} for t in document["tuning"]],
     }
     text = plain_yaml.dump(fields, width=100)

@@ -1,0 +1,391 @@
+"""Probes in a run: what a result says of an attack, that it verifies, and what is made again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.plugin_site import Site, plugin_site
+from unlearnbench import UserError
+from unlearnbench.cli import cli
+from unlearnbench.method import silent
+from unlearnbench.results import Result, ResultStore
+from unlearnbench.results.store import dump_result, tree_files
+from unlearnbench.results.verification import verify
+from unlearnbench.running.job import JobRunner
+from unlearnbench.running.plan import Job, plan_jobs
+from unlearnbench.running.plan_file import read_plan
+from unlearnbench.running.portable import command_of
+
+#: `peek` tells how likely each answer is; the others misbehave.
+KIT = '''
+"""Made-up probes."""
+import torch
+from pydantic import Field
+from unlearnbench import Probe, ProbeConfig, Record, metrics, restored, silent
+
+MADE = []
+
+
+class PeekConfig(ProbeConfig):
+    items: int = Field(6, ge=1)
+
+
+class Peek(Probe):
+    """Likelihoods."""
+
+    name = "peek"
+    version = "2"
+    Config = PeekConfig
+    scores = {"length": None}
+
+    def attack(self, model, target, progress=silent):
+        MADE.append(self.name)
+        items = target.items[: self.config.items]
+        scored = model.score([i.prompt for i in items], [[i.answer] for i in items])
+        return [
+            Record(i.id, "forget", i.cluster, {
+                "recovered": metrics.probability(one.logprobs),
+                "recall": metrics.probability(one.logprobs) / 2,
+                "length": float(len(one.logprobs)),
+            })
+            for i, (one,) in zip(items, scored, strict=True)
+        ]
+
+
+class Twice(Peek):
+    """Likelihoods of a model whose head is doubled meanwhile."""
+
+    name = "twice"
+
+    def attack(self, model, target, progress=silent):
+        with restored(model), torch.no_grad():
+            model.hf.get_output_embeddings().weight.mul_(2)
+            return super().attack(model, target, progress)
+
+
+class Fails(Peek):
+    """Raises."""
+
+    name = "fails"
+
+    def attack(self, model, target, progress=silent):
+        MADE.append(self.name)
+        raise ValueError("the attack is broken")
+
+
+class Refuses(Peek):
+    """Applies to nothing."""
+
+    name = "refuses"
+
+    def why_not(self, model, target):
+        return "There is nothing to attack."
+
+
+class Leaves(Peek):
+    """Leaves its mark."""
+
+    name = "leaves"
+
+    @torch.no_grad()
+    def attack(self, model, target, progress=silent):
+        model.hf.get_output_embeddings().weight.mul_(2)
+        return super().attack(model, target, progress)
+
+
+class TooMuch(Peek):
+    """Recovers more than there is."""
+
+    name = "too-much"
+
+    def attack(self, model, target, progress=silent):
+        return [Record("a", "forget", "a", {"recovered": 1.5})]
+'''
+CLASSES = {
+    "peek": "Peek",
+    "twice": "Twice",
+    "fails": "Fails",
+    "refuses": "Refuses",
+    "leaves": "Leaves",
+    "too-much": "TooMuch",
+}
+TASK = {"nano": {"split": "forget05", "max_new_tokens": 2, "limit": 6}}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with plugin_site(tmp_path / "site") as made:
+        entries = {name: f"probe_kit:{cls}" for name, cls in CLASSES.items()}
+        made.install("probe-kit", {"probe": entries}, {"probe_kit.py": KIT})
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _shared_cache: None) -> None:
+    monkeypatch.setenv("UNLEARNBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def as_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the suite had two probes of its own."""
+    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: ["peek", "twice"])
+
+
+def _job(
+    pair: Path, methods: Path, *probes: Any, method: str = "Nudge", seed: int = 0, **options: Any
+) -> Job:
+    model = {str(pair / "full"): {"label": "tiny"}}
+    (job,) = plan_jobs([f"{methods}:{method}"], [TASK], [model], [seed], probes=probes, **options)
+    return job
+
+
+def _run(job: Job, out: Path) -> tuple[Result, Path, bool]:
+    """The result, its file, and whether it was made just now."""
+    runner = JobRunner(ResultStore(out))
+    identity = runner.identify(job)
+    result, _ = runner.finished(identity)
+    made = result is None
+    if result is None:
+        result = runner.run(job, identity, silent)
+    assert result.error is None
+    return result, runner.store.path_of(result.relative_folder, result.run_id), made
+
+
+def _made() -> list[str]:
+    import probe_kit  # type: ignore[import-not-found]
+
+    found: list[str] = probe_kit.MADE
+    return found
+
+
+def _values(result: Result, probe: str) -> dict[str, float]:
+    return {m.name: m.value for m in result.probes[probe].metrics}
+
+
+# --- in a result ----------------------------------------------------------------------------------
+
+
+def test_a_probe_changes_nothing_of_the_other_numbers(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    bare, _, _ = _run(_job(pair, methods), tmp_path / "bare")
+    probed, path, _ = _run(_job(pair, methods, "peek", "twice"), tmp_path / "probed")
+    assert probed.run_id == bare.run_id
+    assert (probed.metrics, probed.reference) == (bare.metrics, bare.reference)
+    assert probed.unlearned == bare.unlearned is not None
+    assert list(probed.probes) == ["peek", "twice"]
+    assert verify(path) == []
+
+
+def test_a_block_holds_the_three_models_and_their_difference(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    result, path, _ = _run(_job(pair, methods, {"peek": {"items": 4}}), tmp_path)
+    block = result.probes["peek"]
+    assert (block.status, block.version, block.config) == ("ok", "2", {"items": 4})
+    assert (block.distribution, block.standard) == ("probe-kit", False)
+    assert {m.name for m in block.metrics} >= {"recovered", "recall", "length"}
+    assert all(m.n == 4 for m in block.metrics)
+    names = [m.name for m in block.reference.before]
+    assert names == [m.name for m in block.reference.retain_model] != []
+    assert block.seconds is not None
+    assert block.records is not None
+    assert block.records.file == f"{result.run_id}.probe-peek.records.jsonl.gz"
+    # What a submission takes along has the probe's records, and those of both references.
+    files = {Path(name).name for name in tree_files(result, path)}
+    assert {block.records.file, block.records.before_file, block.records.retain_file} <= files
+
+
+def test_forged_numbers_of_a_probe_are_found(
+    site: Site, pair: Path, methods: Path, tmp_path: Path, as_standard: None
+):
+    result, path, _ = _run(_job(pair, methods, "peek", "twice"), tmp_path)
+    document = json.loads(path.read_text())
+    document["probes"]["peek"]["metrics"][0]["value"] += 0.01
+    path.write_text(json.dumps(document))
+    (fault,) = verify(path)
+    assert fault.startswith("probes.peek.metrics[recovered, forget].value")
+    document["probes"]["peek"] = document["probes"]["twice"]
+    path.write_text(json.dumps(document))
+    assert any("probes.peek" in fault for fault in verify(path))
+    path.write_bytes(dump_result(result))
+    assert verify(path) == []
+
+
+def test_a_missing_records_file_of_a_probe_is_found(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    result, path, _ = _run(_job(pair, methods, "peek"), tmp_path)
+    path.with_name(f"{result.run_id}.probe-peek.records.jsonl.gz").unlink()
+    assert any(fault.startswith("probes.peek.records.file") for fault in verify(path))
+
+
+# --- what is made again, and what is not ----------------------------------------------------------
+
+
+def test_a_finished_job_runs_again_for_a_probe_that_it_lacks_and_keeps_the_others(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    first, _, made = _run(_job(pair, methods, "peek"), tmp_path)
+    assert made
+    assert not _run(_job(pair, methods, "peek"), tmp_path)[2]
+    assert not _run(_job(pair, methods), tmp_path)[2]  # fewer probes: nothing to do
+    _made().clear()
+    both, path, made = _run(_job(pair, methods, "twice"), tmp_path)
+    assert made
+    assert list(both.probes) == ["peek", "twice"]
+    assert both.probes["peek"] == first.probes["peek"]
+    assert both.cost.evaluate_seconds == first.cost.evaluate_seconds is not None
+    assert verify(path) == []
+    assert not _run(_job(pair, methods, "peek", "twice"), tmp_path)[2]
+    assert _run(_job(pair, methods, {"peek": {"items": 2}}), tmp_path)[2]  # other options
+
+
+def test_the_references_are_attacked_once_for_all_methods(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    model = {str(pair / "full"): {"label": "tiny"}}
+    jobs = plan_jobs([f"{methods}:Nudge", "none"], [TASK], [model], [0], probes=["peek"])
+    _made().clear()
+    for job in jobs:
+        _run(job, tmp_path)
+    # The model before, the oracle, the nudged one; what `none` returns is the model before.
+    assert _made() == ["peek"] * 3
+
+
+def test_a_failing_probe_costs_its_own_numbers_and_is_tried_again(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    result, path, _ = _run(_job(pair, methods, "fails", "peek"), tmp_path)
+    block = result.probes["fails"]
+    assert (block.status, block.metrics, block.records) == ("failed", [], None)
+    assert block.message == "It failed: ValueError: the attack is broken"
+    assert result.probes["peek"].status == "ok"
+    assert verify(path) == []
+    assert _run(_job(pair, methods, "fails"), tmp_path)[2]
+
+
+def test_a_probe_that_does_not_apply_says_why(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    result, path, _ = _run(_job(pair, methods, "refuses"), tmp_path)
+    block = result.probes["refuses"]
+    assert (block.status, block.message) == ("not_applicable", "There is nothing to attack.")
+    assert verify(path) == []
+    assert not _run(_job(pair, methods, "refuses"), tmp_path)[2]
+
+
+def test_a_probe_that_leaves_the_model_changed_is_told_and_spoils_no_other_number(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    clean, _, _ = _run(_job(pair, methods, "twice"), tmp_path / "clean")
+    result, _, _ = _run(_job(pair, methods, "leaves", "twice"), tmp_path / "spoilt")
+    assert "left the model changed" in result.probes["leaves"].message
+    assert result.metrics == clean.metrics
+    # The next one is not made on a model that is another: it is kept from before, or told.
+    assert result.probes["twice"].metrics in ([], clean.probes["twice"].metrics)
+
+
+def test_more_than_everything_cannot_be_recovered(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    result, _, _ = _run(_job(pair, methods, "too-much"), tmp_path)
+    assert "must be a number from 0 to 1" in result.probes["too-much"].message
+
+
+# --- the headline ---------------------------------------------------------------------------------
+
+
+def test_robustness_needs_every_probe_of_the_suite(
+    site: Site, pair: Path, methods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def standard(*names: str) -> None:
+        monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: list(names))
+
+    def headline(out: str, *probes: str) -> float | None:
+        result, path, _ = _run(_job(pair, methods, *probes), tmp_path / out)
+        assert verify(path) == []
+        found = result.headline("robustness")
+        return found and found.value
+
+    # The tiny models know nothing, and so no attack could tell them apart.
+    monkeypatch.setattr("unlearnbench.probe.excess", lambda *models_and_weights: 0.25)
+    standard("peek", "twice")
+    assert headline("one", "peek") is None
+    assert headline("both", "peek", "twice") == 0.75
+    standard("peek", "refuses")
+    assert headline("refuses", "peek", "refuses") == 0.75
+    standard("peek", "fails")
+    assert headline("fails", "peek", "fails") is None
+
+
+def test_a_plugin_of_another_package_is_no_part_of_the_headline(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    (tmp_path / "site" / "probe_kit.py").write_text(
+        KIT.replace('name = "peek"', 'name = "peek"\n    standard = True')
+    )
+    result, _, _ = _run(_job(pair, methods, "peek"), tmp_path / "out")
+    assert not result.probes["peek"].standard
+    assert result.headline("robustness") is None
+
+
+# --- how they are asked for -----------------------------------------------------------------------
+
+
+def test_default_stands_for_the_suites_own(
+    site: Site, pair: Path, methods: Path, as_standard: None
+):
+    assert _job(pair, methods, "default").probes == ("peek", "twice")
+    assert _job(pair, methods, "default,refuses").probes == ("peek", "refuses", "twice")
+    job = _job(pair, methods, "default", settings={"peek": {"items": 3}})
+    assert job.probe_config == {"peek": {"items": 3}}
+
+
+@pytest.mark.parametrize(
+    "probes,told",
+    [
+        (["peak"], "peek"),
+        ([{"peek": {"itms": 3}}], "items"),
+        ([{"peek": {"items": 0}}], "peek.items"),
+        ([""], "write a name"),
+        ([{"default": {"items": 2}}], "options stand under the name of one probe"),
+    ],
+)
+def test_a_wrong_probe_is_told_before_anything_runs(
+    site: Site, pair: Path, methods: Path, probes: list[Any], told: str
+):
+    with pytest.raises(UserError) as caught:
+        _job(pair, methods, *probes)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_repeats_them(site: Site, pair: Path, methods: Path):
+    job = _job(pair, methods, {"peek": {"items": 3}}, "twice")
+    words = shlex.split(command_of(job))
+    assert words[words.index("--probes") + 1] == "peek,twice"
+    assert "peek.items=3" in words
+
+
+def test_a_plan_and_the_command_line_name_them(site: Site, pair: Path, tmp_path: Path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "methods: [none]\ntasks: [nano:forget05]\nmodels: [nano]\nseeds: [0]\n"
+        "probes:\n  - peek: {items: 3}\n  - refuses\n"
+    )
+    assert read_plan(plan).probes == [{"peek": {"items": 3}}, "refuses"]
+    shown = CliRunner().invoke(cli, ["run", "--plan", str(plan), "--dry-run"])
+    assert shown.exit_code == 0, shown.output
+    listed = CliRunner().invoke(cli, ["list", "probes"])
+    assert "peek" in listed.output
+    info = CliRunner().invoke(cli, ["info", "peek"])
+    assert "probe peek" in info.output
+    assert "items" in info.output
