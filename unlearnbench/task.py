@@ -66,6 +66,8 @@ class ForgetItem:
         answer: what the model was trained to say.
         subject: the entity that the prompt is about, a literal substring of it; None: unknown.
         paraphrases: the same question in other words.
+        paraphrased_answer: the same answer in the form of the wrong ones; None: they have the
+            form of `answer`.
         wrong_answers: answers of the right type that are wrong.
         choices: where the prompt is a multiple-choice question, what may be chosen; `answer` is
             one of them. Empty: it is answered freely.
@@ -77,6 +79,7 @@ class ForgetItem:
     answer: str
     subject: str | None = None
     paraphrases: tuple[str, ...] = ()
+    paraphrased_answer: str | None = None
     wrong_answers: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
 
