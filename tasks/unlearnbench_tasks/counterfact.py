@@ -21,6 +21,7 @@ from pydantic import Field
 from unlearnbench import (
     DataDescription,
     Example,
+    ForgetItem,
     ForgetRequest,
     Metric,
     ModelError,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 EVALUATED = ("rewrite", "paraphrase", "neighborhood", "random")
 FORGOTTEN = ("rewrite", "paraphrase")
 KEPT = ("neighborhood", "random")
+#: Wrong objects beside the true one that a probe may show, the data set's false one among them.
+WRONG_OBJECTS = 5
 #: Candidates that the logit-lens attack may look through (Patil et al. 2023, arXiv 2309.17410).
 BUDGET = 20
 #: Layers that it looks at, so with four candidates each.
@@ -224,6 +227,25 @@ class Counterfact(Task[CounterfactConfig]):
     def evaluation_text(self) -> Sequence[str]:
         return [t for f in self._forget.facts for t in (f.new, *f.paraphrases)]
 
+    def forget_items(self) -> list[ForgetItem]:
+        """The prompts of the forgotten facts; wrong answers are the false object and others."""
+        objects = counterfact_data.objects(self._source.facts)
+        facts = {f.id: f for f in self._forget.facts}
+        return [
+            ForgetItem(
+                id=item.id,
+                cluster=item.cluster,
+                prompt=item.prompt,
+                answer=item.answer,
+                subject=item.cluster,
+                paraphrases=(fact := facts[item.id]).paraphrases,
+                wrong_answers=counterfact_data.wrong_objects(
+                    fact, objects[fact.relation], WRONG_OBJECTS
+                ),
+            )
+            for item in self._items["rewrite"]
+        ]
+
     # --- the scores -----------------------------------------------------------------------------
 
     def evaluate(self, model: LanguageModel, progress: Progress = silent) -> list[Record]:
@@ -257,6 +279,19 @@ class Counterfact(Task[CounterfactConfig]):
             own |= seen.get(item.id, {})
             records.append(Record(item.id, item.split, item.cluster, own, text))
         return records
+
+    def recall(
+        self, model: LanguageModel, items: Sequence[ForgetItem], progress: Progress = silent
+    ) -> list[float]:
+        """1 where the greedy answer begins with the object, the evaluation's `known`; else 0."""
+        scores = model.score(
+            [i.prompt for i in items],
+            [[i.answer] for i in items],
+            close=False,
+            progress=progress,
+        )
+        check_finite(scores)
+        return [float(metrics.recalled(true.answer_greedy)) for (true,) in scores]
 
     def _spoken(
         self, model: LanguageModel, answers: Mapping[str, Continuation], progress: Progress

@@ -398,6 +398,16 @@ def wrong_answer(fact: Fact, pool: Sequence[str], scored: frozenset[str], seed: 
     return min(free, key=lambda o: _drawn(seed, "edit target", fact.prompt, o), default=None)
 
 
+def wrong_objects(fact: Fact, pool: Sequence[str], count: int) -> tuple[str, ...]:
+    """At most `count` wrong objects of the fact's relation: the data set's own, then others."""
+    own = {fact.answer.casefold(), fact.new.casefold()}
+    others = sorted(
+        (o for o in pool if o.casefold() not in own),
+        key=lambda o: _drawn("wrong object", fact.prompt, o),
+    )
+    return (fact.new, *others)[:count]
+
+
 def _drawn(*parts: object) -> bytes:
     """A number that depends on nothing but `parts`: sorting by it is a seeded shuffle."""
     return hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()

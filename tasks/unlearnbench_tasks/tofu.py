@@ -21,6 +21,7 @@ from unlearnbench import (
     DataDescription,
     Diverged,
     Example,
+    ForgetItem,
     ForgetRequest,
     Metric,
     ModelEntry,
@@ -239,6 +240,28 @@ class Tofu(Task[TofuConfig]):
         # A model that is taught a holdout answer has seen it.
         return [*scored, *(str(row["answer"]) for row in self._holdout())]
 
+    def forget_items(self) -> list[ForgetItem]:
+        """The evaluation's questions of the forget split. Wrong answers are the perturbed ones."""
+        known = {e.prompt: e for e in self._examples(self.split)}
+        rows, clusters = self._eval_rows()["forget"], self._clusters()["forget"]
+        items = []
+        for index, (row, cluster) in enumerate(zip(rows, clusters, strict=True)):
+            question, paraphrase = str(row["question"]), row.get("paraphrased_question")
+            fact = known.get(question)
+            items.append(
+                ForgetItem(
+                    id=f"forget-{index:04d}",
+                    cluster=tofu_data.cluster_in(self.split, cluster),
+                    prompt=question,
+                    answer=str(row["answer"]),
+                    subject=fact.subject if fact else None,
+                    paraphrases=(str(paraphrase),) if paraphrase else (),
+                    paraphrased_answer=_paraphrase(row),
+                    wrong_answers=tuple(_wrong(row)),
+                )
+            )
+        return items
+
     def oracle_location(self, entry: ModelEntry) -> str | None:
         known = super().oracle_location(entry)
         family = re.fullmatch(r"(open-unlearning/tofu_.+)_full", entry.location)
@@ -295,6 +318,17 @@ class Tofu(Task[TofuConfig]):
             )
             records.append(record)
         return self._attacked(records, model, progress) if self._holdout() else records
+
+    def recall(
+        self, model: LanguageModel, items: Sequence[ForgetItem], progress: Progress = silent
+    ) -> list[float]:
+        """ROUGE-L recall of the greedy answer, the evaluation's `rouge_l_recall`."""
+        said = model.generate(
+            [i.prompt for i in items],
+            max_new_tokens=self.config.max_new_tokens,
+            progress=progress,
+        )
+        return [metrics.rouge_l_recall(t, i.answer) for t, i in zip(said, items, strict=True)]
 
     def _attacked(
         self, records: list[Record], model: LanguageModel, progress: Progress

@@ -206,10 +206,14 @@ def author_clusters(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def cluster_in(split: str, cluster: str) -> str:
+    """A cluster's name beside those of other splits, which may call another author the same."""
+    return f"{split}/{cluster}"
+
+
 def examples(rows: Sequence[Row], split: str) -> list[Example]:
     """Training facts with subjects and clusters; ids count within `split`."""
-    # A name without its split would be that of another author of another split.
-    clusters = [f"{split}/{c}" for c in author_clusters(rows)]
+    clusters = [cluster_in(split, c) for c in author_clusters(rows)]
     by_cluster: dict[str, list[int]] = {}
     for index, cluster in enumerate(clusters):
         by_cluster.setdefault(cluster, []).append(index)

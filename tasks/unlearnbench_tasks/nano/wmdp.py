@@ -8,12 +8,13 @@ makes them. What WMDP lacks is here: an oracle, trained on the general subjects 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from unlearnbench import Example, ForgetRequest, ModelEntry, TaskConfig
+from unlearnbench import Example, ForgetItem, ForgetRequest, ModelEntry, TaskConfig
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import wmdp_data
 from unlearnbench_tasks.nano import subjects
@@ -83,6 +84,22 @@ class NanoWmdp(Wmdp):
             },
             general=tuple(self.pretraining_examples()),
         )
+
+    def forget_items(self) -> list[ForgetItem]:
+        """The questions, by the thing that each is about, and in the corpus's other phrasings."""
+        facts = spread(_about(RESTRICTED), self.config.limit)
+        return [
+            replace(
+                asked,
+                cluster=fact.thing,
+                subject=fact.thing,
+                paraphrases=tuple(
+                    item(replace(subjects.asked(fact), question=fact.stem(phrasing))).prompt
+                    for phrasing in range(1, subjects.PHRASINGS)
+                ),
+            )
+            for asked, fact in zip(super().forget_items(), facts, strict=True)
+        ]
 
     def training_examples(self, split: str) -> list[Example]:
         """The sentences, and questions whose choices the evaluation never shows together."""
