@@ -66,6 +66,8 @@ API: Mapping[str, Sequence[str]] = {
         "head_logits",
         "logit_lens",
         "Lens",
+        "lens_attack",
+        "LensAttack",
     ),
     "results": ("run", "Result", "Metric", "Record", "load_records", "ResultStore", "counting"),
     "errors": ("UserError", "PluginError", "DataError", "ModelError", "ResultError", "Diverged"),

@@ -371,8 +371,13 @@ class IkeModel(WrappedModel):
         prompts: Sequence[str],
         layers: Sequence[int],
         *,
+        begun: Sequence[str] | None = None,
         format: PromptFormat | None = None,
     ) -> list[torch.Tensor]:
         """Of every token that the model reads, so of the demonstrations too."""
-        read = self._read(prompts, format, [1] * len(prompts))
-        return super().hidden_states(read, layers, format=format)
+        needed = [
+            1 + (self._answer_tokens(prompt, said, format, False) if said else 0)
+            for prompt, said in zip(prompts, begun or [""] * len(prompts), strict=True)
+        ]
+        read = self._read(prompts, format, needed)
+        return super().hidden_states(read, layers, begun=begun, format=format)

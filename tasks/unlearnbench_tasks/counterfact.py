@@ -52,8 +52,6 @@ KEPT = ("neighborhood", "random")
 WRONG_OBJECTS = 5
 #: Candidates that the logit-lens attack may look through (Patil et al. 2023, arXiv 2309.17410).
 BUDGET = 20
-#: Layers that it looks at, so with four candidates each.
-LENS_LAYERS = 5
 
 
 class CounterfactConfig(TaskConfig):
@@ -313,24 +311,21 @@ class Counterfact(Task[CounterfactConfig]):
         them the least likely ones, where a deletion that overshoots leaves its trace. Empty for an
         architecture whose layers the suite cannot name.
         """
-        from unlearnbench import logit_lens
+        from unlearnbench import lens_attack
 
         try:
-            depth = len(model.modules)
+            _ = model.modules
         except ModelError:
             return {}
-        layers = lens_layers(depth)
         items = self._items["rewrite"]
-        each = BUDGET // len(layers)
-        lenses = logit_lens(model, [i.prompt for i in items], layers, each)
+        attacks = lens_attack(model, [i.prompt for i in items], BUDGET)
         found = {}
-        for item, lens in zip(items, lenses, strict=True):
+        for item, attack in zip(items, attacks, strict=True):
             encoded = model.encode(item.prompt, item.answer, close=False)
             first = encoded.ids[encoded.start]
-            half = (lens.top[:, : each // 2], lens.bottom[:, : each // 2])
             found[item.id] = {
-                "in_lens": float(first in lens.top),
-                "in_lens_bottom": float(any(first in part for part in half)),
+                "in_lens": float(first in attack.head_projection),
+                "in_lens_bottom": float(first in attack.head_projection_bottom),
             }
         return found
 
@@ -525,12 +520,6 @@ def _fluent(records: Sequence[Record], before: Mapping[str, Record]) -> NDArray[
     """Which generations to forgotten prompts are fluent, by the false objects as the bound."""
     bound = [r.scores["nll_new"] for r in before.values() if "nll_new" in r.scores]
     return fluent([r for r in records if r.split == "rewrite"], bound)
-
-
-def lens_layers(depth: int) -> list[int]:
-    """Blocks that the attack looks at: LENS_LAYERS evenly spaced ones, the last among them."""
-    count = min(LENS_LAYERS, depth)
-    return [depth * (i + 1) // count - 1 for i in range(count)]
 
 
 def _example(fact: Fact) -> Example:

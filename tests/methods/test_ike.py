@@ -282,6 +282,10 @@ def test_a_forget_prompt_gets_its_own_edit_and_changes_its_answer(family: str) -
         m.hidden_states([p], [1]) for m, p in ((model, FORGET[0]), (plain, text))
     )
     assert torch.equal(states, expected)
+    (states,), (expected,) = (
+        m.hidden_states([p], [1], begun=["In Vell"]) for m, p in ((model, FORGET[0]), (plain, text))
+    )
+    assert torch.equal(states, expected)
 
 
 @every_family

@@ -278,6 +278,21 @@ def test_a_recurrent_network_is_steered_at_each_step_it_reads_everything_again()
 
 
 @families
+def test_states_behind_the_beginning_of_an_answer_are_steered_where_the_prompt_ends(
+    model_type: str,
+) -> None:
+    model = Pushed(language_model(model_type))
+    begun = [answers[0] if i % 2 else "" for i, answers in enumerate(ANSWERS)]
+    states = model.hidden_states(PROMPTS, [LAYER], begun=begun)
+    for prompts, ends, ids in model.passes:
+        for row, (prompt, end) in enumerate(zip(prompts, ends, strict=True)):
+            assert ids[row, : end + 1].tolist() == model.encode_prompt(PROMPTS[prompt])
+    for prompt, said, found in zip(PROMPTS, begun, states, strict=True):
+        whole = model.encode(prompt, said, close=False).ids if said else model.encode_prompt(prompt)
+        assert found.shape[1] == len(whole)
+
+
+@families
 def test_hidden_states_are_those_of_one_steered_prompt_at_a_time(model_type: str) -> None:
     """The steered block's own output included: it is what the next block reads."""
     model = Pushed(language_model(model_type))

@@ -9,7 +9,7 @@ from statistics import fmean, harmonic_mean
 import pytest
 
 from unlearnbench.results import Metric, Record
-from unlearnbench_tasks.counterfact import Counterfact, lens_layers
+from unlearnbench_tasks.counterfact import Counterfact
 
 COUNT = 6
 #: A fact that is known: what every record has; a test overrides what it is about.
@@ -213,9 +213,3 @@ def test_without_the_model_before_only_what_describes_the_model_is_told() -> Non
     names = {m.name for m in Counterfact.aggregate(model())}
     assert {"recall_rewrite", "neighborhood_accuracy", "rank_true", "efficacy"} <= names
     assert not names & {"forget", "utility", "fluency", "p_true_drop", "known_before"}
-
-
-def test_the_attack_looks_at_layers_up_to_the_last() -> None:
-    assert lens_layers(32) == [5, 11, 18, 24, 31]
-    assert lens_layers(3) == [0, 1, 2]
-    assert lens_layers(1) == [0]

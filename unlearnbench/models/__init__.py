@@ -10,7 +10,7 @@ from unlearnbench.models.entry import ModelEntry
 if TYPE_CHECKING:
     from unlearnbench.models.early_exit import state_at
     from unlearnbench.models.language_model import Continuation, LanguageModel, Spread
-    from unlearnbench.models.lens import Lens, logit_lens
+    from unlearnbench.models.lens import Lens, LensAttack, lens_attack, logit_lens
     from unlearnbench.models.loading import load_model
     from unlearnbench.models.location import check_folder, resolve_entry
     from unlearnbench.models.module_map import BoundModules, ModuleMap, weight_as_matrix
@@ -24,6 +24,8 @@ _HOMES = {
     "Continuation": "language_model",
     "LanguageModel": "language_model",
     "Lens": "lens",
+    "LensAttack": "lens",
+    "lens_attack": "lens",
     "logit_lens": "lens",
     "load_model": "loading",
     "check_folder": "location",
@@ -49,6 +51,7 @@ __all__ = [
     "Encoded",
     "LanguageModel",
     "Lens",
+    "LensAttack",
     "ModelEntry",
     "ModuleMap",
     "PlainFormat",
@@ -59,6 +62,7 @@ __all__ = [
     "WrappedModel",
     "check_folder",
     "head_logits",
+    "lens_attack",
     "load_model",
     "logit_lens",
     "resolve_entry",

@@ -317,20 +317,29 @@ class LanguageModel:
         prompts: Sequence[str],
         layers: Sequence[int],
         *,
+        begun: Sequence[str] | None = None,
         format: PromptFormat | None = None,
     ) -> list[torch.Tensor]:
-        """Outputs of the given blocks at every prompt token.
+        """Outputs of the given blocks at every prompt token, and at those of an answer's beginning.
 
         Args:
             prompts: one question each, before formatting.
             layers: indices of blocks, from 0.
+            begun: for each prompt the beginning of an answer, as if it had been said; "" for none.
             format: another prompt format than the model's own.
 
         Returns:
             For each prompt a float32 tensor [len(layers), tokens, d] on the CPU, without padding.
         """
-        ids = [self.encode_prompt(p, format=format) for p in prompts]
-        return scoring.hidden_states(self, ids, layers, self.steer(prompts, format))
+        alone = [self.encode_prompt(p, format=format) for p in prompts]
+        ids, ends = alone, [len(i) - 1 for i in alone]
+        if begun is not None:
+            said = self.encode_answers(
+                prompts, [[b] if b else [] for b in begun], format=format, close=False
+            )
+            ids = [list(e[0].ids) if e else i for e, i in zip(said, alone, strict=True)]
+            ends = [e[0].start - 1 if e else end for e, end in zip(said, ends, strict=True)]
+        return scoring.hidden_states(self, ids, layers, self.steer(prompts, format), ends)
 
     def steer(self, prompts: Sequence[str], format: PromptFormat | None) -> Steering:
         """What to do with the rows of each prompt. A wrapped model decides here, once a prompt."""

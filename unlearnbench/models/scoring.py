@@ -381,10 +381,12 @@ def hidden_states(
     ids: Sequence[Sequence[int]],
     layers: Sequence[int],
     steering: Steering = UNSTEERED,
+    ends: Sequence[int] | None = None,
 ) -> list[torch.Tensor]:
     """Outputs of blocks `layers` for every token of every row: [layers, tokens, d] each.
 
-    Without a graph but no inference tensors: a method may put them into its loss.
+    `ends` are the columns of the prompts' last tokens; None: those of the rows. Without a graph but
+    no inference tensors: a method may put them into its loss.
 
     Raises:
         UserError: a prompt without a token.
@@ -393,6 +395,7 @@ def hidden_states(
     check_lengths(model, ids)
     results: list[torch.Tensor | None] = [None] * len(ids)
     blocks = [model.modules.layer(i) for i in layers]
+    last = [len(row) - 1 for row in ids] if ends is None else ends
 
     def step(batch: Sequence[int]) -> list[torch.Tensor]:
         outputs: dict[int, torch.Tensor] = {}
@@ -404,7 +407,7 @@ def hidden_states(
             return hook
 
         with ExitStack() as hooks:
-            hooks.enter_context(steering.rows(batch, [len(ids[b]) - 1 for b in batch]))
+            hooks.enter_context(steering.rows(batch, [last[b] for b in batch]))
             # After the steering's own hooks: what they made of an output is what goes on.
             for k, block in enumerate(blocks):
                 hooks.callback(block.register_forward_hook(keep(k)).remove)
