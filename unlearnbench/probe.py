@@ -53,6 +53,11 @@ class ProbeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def make_anew(fingerprint: str, make: Callable[[], list[Record]]) -> list[Record]:
+    """Evaluations that nobody keeps."""
+    return make()
+
+
 @dataclass(frozen=True)
 class Target:
     """What is attacked beside the model.
@@ -63,6 +68,8 @@ class Target:
         request: what was asked to be forgotten: training-side text, for attacks that train.
         seed: of all randomness of the attack.
         original: loads the model before unlearning, anew at each call.
+        evaluated: the task's records of a model (`evaluate`, then `assess_generations`) by its
+            fingerprint, and how they are made where nobody has kept them.
     """
 
     task: Task[Any]
@@ -70,6 +77,7 @@ class Target:
     request: ForgetRequest
     seed: int
     original: Callable[[], LanguageModel]
+    evaluated: Callable[[str, Callable[[], list[Record]]], list[Record]] = make_anew
 
 
 P = TypeVar("P", bound=ProbeConfig)
