@@ -8,7 +8,8 @@ is there again, and `forget` is read off there.
 Utility need not fall evenly with a. What is searched is one place where it falls below the share,
 by halving the interval from 0, where it is whole, to 1; `mix` is the largest a tried at which it
 holds, and it no longer holds at most 2 ** (1 - evaluations) above it (1/32). A method that keeps
-the share as it is gets a = 1, whatever lies between.
+the share as it is gets a = 1, whatever lies between. As an attack it asks how much of what was
+forgotten is there again at the mixture.
 
 It costs an evaluation of the model before unlearning and up to `evaluations` of mixtures, each as
 long as the job's own; records kept by content (`Target.evaluated`) are not made again. Beside the
@@ -18,7 +19,8 @@ attacked model it holds two copies of the weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
 
 #: The task's headlines that are told of the mixture, under their own names.
 TOLD = ("forget", "utility")
-#: The score of every record that says which mixture it is of.
-MIX = "mix"
+#: Before the splits of the task's own records, which stand beside those of the items.
+TASK = "task:"
 
 
 class UtilityCalibratedConfig(ProbeConfig):
@@ -57,6 +59,7 @@ class UtilityCalibrated(Probe[UtilityCalibratedConfig]):
     name = "utility-calibrated"
     Config = UtilityCalibratedConfig
     source = "arXiv:2406.09179"
+    scores: ClassVar[Mapping[str, bool | None]] = {"mix": None}
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
         if isinstance(model, WrappedModel):
@@ -72,21 +75,31 @@ class UtilityCalibrated(Probe[UtilityCalibratedConfig]):
     def attack(
         self, model: LanguageModel, target: Target, progress: Progress = silent
     ) -> list[Record]:
-        """The task's own records of the mixture, each with `mix`, the a that it is of."""
-        task, config = type(target.task), self.config
+        """Of each item `mix`, the mixture's a, `recovered`, its recall there, and `recall`, that of
+        the attacked model; and under `task:SPLIT` the task's own records of the mixture.
+        """
+        task, config = target.task, self.config
         mixtures = _Mixtures(model, target.original(), target, progress)
         before = mixtures.before()
         told = 0
 
         def utility(a: float) -> float:
             nonlocal told
-            found = _headline(task, mixtures.records(a), before, "utility")
+            found = _headline(type(task), mixtures.records(a), before, "utility")
             told += 1
             progress(told, config.evaluations, "calibrating")
             return found.value if found else 0.0
 
         a = largest_mix(utility, config.share, config.evaluations)
-        return [r.with_scores(**{MIX: a}) for r in mixtures.records(a)]
+        recall = task.recall(model, target.items, progress)
+        recovered = recall if a == 1 else task.recall(mixtures.at(a), target.items, progress)
+        return [
+            *(
+                Record(i.id, "forget", i.cluster, {"recovered": there, "recall": here, "mix": a})
+                for i, here, there in zip(target.items, recall, recovered, strict=True)
+            ),
+            *(replace(r, split=f"{TASK}{r.split}") for r in mixtures.records(a)),
+        ]
 
     @classmethod
     def aggregate(
@@ -96,18 +109,18 @@ class UtilityCalibrated(Probe[UtilityCalibratedConfig]):
         before: Sequence[Record] | None = None,
         retain_model: Sequence[Record] | None = None,
     ) -> list[Metric]:
-        """The task's `forget` and `utility` of the mixture, and its `mix`.
+        """Beside what every probe tells, the task's `forget` and `utility` of the mixture.
 
-        What is probed of the oracle is a mixture as well, so it is no reference: it has no part.
+        The oracle's weights are no change of these: what is found at its mixture is no reference,
+        and there is no `excess`.
         """
-        mix = records[0].scores[MIX]
-        made = [Metric(name=MIX, split="all", value=mix, n=len(records))]
+        made = super().aggregate(task, records, before)
+        if before is None:
+            return made
         for name in TOLD:
-            found = None if before is None else _headline(task, records, before, name)
-            if found is not None:
-                made.append(
-                    found.model_copy(update={"name": name, "headline": None, "replicates": None})
-                )
+            if found := _headline(task, _of_task(records), _of_task(before), name):
+                own = {"name": name, "headline": None, "replicates": None}
+                made.append(found.model_copy(update=own))
         return made
 
 
@@ -151,16 +164,20 @@ class _Mixtures:
             Diverged: its weights are not finite.
         """
         if a not in self._kept:
-            self._mix(a)
-            self._kept[a] = self.target.evaluated(self.mixed.fingerprint(), self._made)
+            self._kept[a] = self.target.evaluated(self.at(a).fingerprint(), self._made)
         return self._kept[a]
 
     def _made(self) -> list[Record]:
         records = self.target.task.evaluate(self.mixed, self.progress)
-        self._mix(0.0)  # the network is that of the model before again, and judges
-        return self.target.task.assess_generations(records, self.mixed, self.progress)
+        # The network is that of the model before again, and judges.
+        return self.target.task.assess_generations(records, self.at(0.0), self.progress)
 
-    def _mix(self, a: float) -> None:
+    def at(self, a: float) -> LanguageModel:
+        """The mixture; it is another one after the next call.
+
+        Raises:
+            Diverged: its weights are not finite.
+        """
         import torch
 
         with torch.no_grad():
@@ -171,6 +188,7 @@ class _Mixtures:
                 if not torch.isfinite(mixed).all():
                     raise Diverged(f"{name} of the mixture at {a} is not finite.")
                 parameter.copy_(mixed)
+        return self.mixed
 
 
 def _parameters(model: LanguageModel) -> Mapping[str, torch.Tensor]:
@@ -179,6 +197,13 @@ def _parameters(model: LanguageModel) -> Mapping[str, torch.Tensor]:
 
 def _shapes(model: LanguageModel) -> dict[str, tuple[int, ...]]:
     return {name: tuple(p.shape) for name, p in _parameters(model).items()}
+
+
+def _of_task(records: Sequence[Record]) -> list[Record]:
+    """The task's own records, by its own splits."""
+    return [
+        replace(r, split=r.split.removeprefix(TASK)) for r in records if r.split.startswith(TASK)
+    ]
 
 
 def _headline(

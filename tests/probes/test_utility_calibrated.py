@@ -100,6 +100,10 @@ def judged(target: Target, model: LanguageModel) -> list[Record]:
     return target.task.assess_generations(records, load_model("nano"))
 
 
+def of_items(records: list[Record]) -> list[Record]:
+    return [r for r in records if r.split == "forget"]
+
+
 def by_name(metrics: list[Metric]) -> dict[str, float]:
     return {m.name: m.value for m in metrics}
 
@@ -115,45 +119,53 @@ def test_the_records_are_those_of_the_mixture_that_keeps_the_share(
     assert (6, 6, "calibrating") in told
 
     before = judged(target, load_model("nano"))
-    (a,) = {r.scores["mix"] for r in records}
+    (a,) = {r.scores["mix"] for r in of_items(records)}
     assert 0 < a < 1
-    made = by_name(UtilityCalibrated.aggregate(NanoTofu, records, before))
+    of_before = probe.attack(load_model("nano"), target)
+    made = by_name(UtilityCalibrated.aggregate(NanoTofu, records, of_before, of_before))
     assert made["mix"] == a
     assert made["utility"] >= 0.95
+    assert "excess" not in made
 
-    def mixture(share: float) -> list[Record]:
+    def mixture(share: float) -> LanguageModel:
         """By hand, with another formula."""
         mixed, after = load_model("nano"), dict(unlearned.hf.named_parameters())
         with torch.no_grad():
             for name, p in mixed.hf.named_parameters():
                 p.copy_((1 - share) * p + share * after[name])
-        return judged(target, mixed)
+        return mixed
 
-    here = headlines(mixture(a), before)
+    here = headlines(judged(target, mixture(a)), before)
     assert here["utility"] == pytest.approx(made["utility"], abs=1e-3)
     assert here["forget"] == pytest.approx(made["forget"], abs=1e-3)
-    assert headlines(mixture(a + 1 / 32), before)["utility"] < 0.95
+    assert headlines(judged(target, mixture(a + 1 / 32)), before)["utility"] < 0.95
+    there = target.task.recall(mixture(a), target.items)
+    assert [r.scores["recovered"] for r in of_items(records)] == pytest.approx(there, abs=0.05)
+    left = target.task.recall(unlearned, target.items)
+    assert [r.scores["recall"] for r in of_items(records)] == left
+    assert made["recovered"] > made["recall"]
     assert made["forget"] < headlines(judged(target, unlearned), before)["forget"]
 
 
 def test_the_model_before_unlearning_is_its_own_mixture_and_forgot_nothing(target: Target):
     records = UtilityCalibrated.configured().attack(load_model("nano"), target)
     made = by_name(UtilityCalibrated.aggregate(NanoTofu, records, records))
-    assert made == {"mix": 1, "utility": 1, "forget": pytest.approx(0, abs=1e-6)}
+    assert made["mix"] == made["utility"] == made["recovered"] == made["recall"] == 1
+    assert made["forget"] == pytest.approx(0, abs=1e-6)
     plain = judged(target, load_model("nano"))
-    assert [replace(r, scores={**r.scores, "mix": 1.0}) for r in plain] == records
+    assert [replace(r, split=f"task:{r.split}") for r in plain] == records[len(target.items) :]
 
 
-def test_without_the_model_before_there_is_the_mixture_alone(target: Target):
-    records = [Record("a", "forget", "c", {"mix": 0.25})]
-    (mix,) = UtilityCalibrated.aggregate(NanoTofu, records)
-    assert (mix.name, mix.value, mix.headline) == ("mix", 0.25, None)
+def test_without_the_model_before_there_is_no_score_of_the_task(target: Target):
+    records = UtilityCalibrated.configured(evaluations=1).attack(load_model("nano"), target)
+    made = UtilityCalibrated.aggregate(NanoTofu, records)
+    assert {m.name for m in made} == {"recovered", "recall", "mix"}
 
 
-def test_a_probes_metric_is_no_headline_of_the_table(target: Target):
+def test_what_it_tells_of_the_task_is_no_headline_of_a_table(target: Target):
     records = UtilityCalibrated.configured(evaluations=1).attack(load_model("nano"), target)
     made = UtilityCalibrated.aggregate(NanoTofu, records, records, records)
-    assert [m.name for m in made] == ["mix", "forget", "utility"]
+    assert {"forget", "utility"} <= {m.name for m in made}
     assert not any(m.headline or m.replicates for m in made)
 
 
