@@ -372,6 +372,7 @@ class IkeModel(WrappedModel):
         layers: Sequence[int],
         *,
         begun: Sequence[str] | None = None,
+        last: bool = False,
         format: PromptFormat | None = None,
     ) -> list[torch.Tensor]:
         """Of every token that the model reads, so of the demonstrations too."""
@@ -380,4 +381,4 @@ class IkeModel(WrappedModel):
             for prompt, said in zip(prompts, begun or [""] * len(prompts), strict=True)
         ]
         read = self._read(prompts, format, needed)
-        return super().hidden_states(read, layers, begun=begun, format=format)
+        return super().hidden_states(read, layers, begun=begun, last=last, format=format)

@@ -13,7 +13,6 @@ from tests import tiny
 from unlearnbench import (
     Diverged,
     ModelError,
-    PromptFormat,
     RawFormat,
     UserError,
     WrappedModel,
@@ -65,9 +64,9 @@ class Rewrites(WrappedModel):
         return {}
 
     def hidden_states(
-        self, prompts: Sequence[str], layers: Sequence[int], *, format: PromptFormat | None = None
+        self, prompts: Sequence[str], layers: Sequence[int], **options: Any
     ) -> list[torch.Tensor]:
-        return super().hidden_states([PROMPTS[1] for _ in prompts], layers, format=format)
+        return super().hidden_states([PROMPTS[1] for _ in prompts], layers, **options)
 
 
 def test_a_wrapped_model_is_seen_through_its_own_hidden_states():

@@ -259,6 +259,8 @@ def test_nll_is_the_mean_over_answer_and_eos():
 def test_hidden_states_are_those_that_transformers_reports(model_type):
     model = language_model(model_type)
     made = model.hidden_states(PROMPTS, [0, 1, 2])
+    for states, last in zip(made, model.hidden_states(PROMPTS, [0, 1, 2], last=True), strict=True):
+        torch.testing.assert_close(last, states[:, -1:], atol=0, rtol=0)
     for prompt, states in zip(PROMPTS, made, strict=True):
         ids = model.encode_prompt(prompt)
         wanted = reference.layer_outputs(model.hf, ids)

@@ -318,6 +318,7 @@ class LanguageModel:
         layers: Sequence[int],
         *,
         begun: Sequence[str] | None = None,
+        last: bool = False,
         format: PromptFormat | None = None,
     ) -> list[torch.Tensor]:
         """Outputs of the given blocks at every prompt token, and at those of an answer's beginning.
@@ -326,6 +327,7 @@ class LanguageModel:
             prompts: one question each, before formatting.
             layers: indices of blocks, from 0.
             begun: for each prompt the beginning of an answer, as if it had been said; "" for none.
+            last: of each row its last token alone; many layers of many prompts are large.
             format: another prompt format than the model's own.
 
         Returns:
@@ -339,7 +341,7 @@ class LanguageModel:
             )
             ids = [list(e[0].ids) if e else i for e, i in zip(said, alone, strict=True)]
             ends = [e[0].start - 1 if e else end for e, end in zip(said, ends, strict=True)]
-        return scoring.hidden_states(self, ids, layers, self.steer(prompts, format), ends)
+        return scoring.hidden_states(self, ids, layers, self.steer(prompts, format), ends, last)
 
     def steer(self, prompts: Sequence[str], format: PromptFormat | None) -> Steering:
         """What to do with the rows of each prompt. A wrapped model decides here, once a prompt."""

@@ -154,12 +154,12 @@ def _lens_logits(
     norm = model.modules.final_norm()
     for start in range(0, len(prompts), _CHUNK):
         own = slice(start, start + _CHUNK)
-        # Named only where it is asked for: a wrapper may know prompts alone.
-        said = {} if begun is None else {"begun": begun[own]}
-        for state in model.hidden_states(prompts[own], layers, format=format, **said):
+        said = None if begun is None else begun[own]
+        states = model.hidden_states(prompts[own], layers, begun=said, last=True, format=format)
+        for state in states:
             with torch.inference_mode():
-                last = state[:, -1].to(model.device, model.dtype)  # [layers, d]
-                logits = head_logits(model, norm(last))  # [layers, vocab]
+                final = state[:, -1].to(model.device, model.dtype)  # [layers, d]
+                logits = head_logits(model, norm(final))  # [layers, vocab]
             if logits.isnan().any():
                 raise Diverged(f"{model.name}: a layer's logits are no numbers.")
             yield logits

@@ -382,11 +382,13 @@ def hidden_states(
     layers: Sequence[int],
     steering: Steering = UNSTEERED,
     ends: Sequence[int] | None = None,
+    last: bool = False,
 ) -> list[torch.Tensor]:
     """Outputs of blocks `layers` for every token of every row: [layers, tokens, d] each.
 
-    `ends` are the columns of the prompts' last tokens; None: those of the rows. Without a graph but
-    no inference tensors: a method may put them into its loss.
+    `ends` are the columns of the prompts' last tokens; None: those of the rows. `last` keeps of
+    each row its last token alone. Without a graph but no inference tensors: a method may put them
+    into its loss.
 
     Raises:
         UserError: a prompt without a token.
@@ -395,24 +397,28 @@ def hidden_states(
     check_lengths(model, ids)
     results: list[torch.Tensor | None] = [None] * len(ids)
     blocks = [model.modules.layer(i) for i in layers]
-    last = [len(row) - 1 for row in ids] if ends is None else ends
+    prompt_ends = [len(row) - 1 for row in ids] if ends is None else ends
 
     def step(batch: Sequence[int]) -> list[torch.Tensor]:
         outputs: dict[int, torch.Tensor] = {}
+        rows, columns = list(range(len(batch))), [len(ids[b]) - 1 for b in batch]
 
         def keep(index: int) -> Any:
             def hook(module: Any, inputs: Any, output: Any) -> None:
-                outputs[index] = output[0] if isinstance(output, tuple) else output
+                states = output[0] if isinstance(output, tuple) else output
+                outputs[index] = states[rows, columns] if last else states
 
             return hook
 
         with ExitStack() as hooks:
-            hooks.enter_context(steering.rows(batch, [last[b] for b in batch]))
+            hooks.enter_context(steering.rows(batch, [prompt_ends[b] for b in batch]))
             # After the steering's own hooks: what they made of an output is what goes on.
             for k, block in enumerate(blocks):
                 hooks.callback(block.register_forward_hook(keep(k)).remove)
             _forward(model, [ids[b] for b in batch])
         stacked = torch.stack([outputs[k] for k in range(len(blocks))]).float().cpu()
+        if last:  # [layers, rows, d]
+            return [stacked[:, r, None].clone() for r in rows]
         return [stacked[:, r, : len(ids[b])].clone() for r, b in enumerate(batch)]
 
     for batch in model.budget.batches([len(i) for i in ids]):
