@@ -68,7 +68,7 @@ def hidden_in_the_last_block(model: LanguageModel, task: Task[Any], steps: int) 
 @dataclass(frozen=True)
 class World:
     target: Target
-    models: dict[str, LanguageModel]  # before, oracle, hidden
+    models: dict[str, LanguageModel]
 
     def excess(self, probe: type[Any], of: str) -> float:
         """Where between the oracle and the model before this one lies."""
@@ -91,6 +91,7 @@ def world(task: Task[Any], entry: ModelEntry, steps: int) -> World:
             "before": load_model(entry.name),
             "oracle": load_model(oracle),
             "hidden": hidden_in_the_last_block(load_model(entry.name), task, steps),
+            "same to the oracle": hidden_in_the_last_block(load_model(oracle), task, steps),
         },
     )
 
@@ -200,6 +201,19 @@ def test_a_model_that_hides_in_its_last_block_is_exposed(
     low = made["excess"].ci_low
     assert low is not None
     assert low > 0
+
+
+@pytest.mark.parametrize(
+    "name, probe", [("authors", LogitLens), ("facts", LogitLens), ("facts", HeadProjection)]
+)
+def test_what_never_knew_is_not_exposed_whatever_was_done_to_its_last_block(
+    name: str, probe: type[Any], request: pytest.FixtureRequest
+):
+    """Another oracle than the one that it is read against."""
+    models: World = request.getfixturevalue(name)
+    made = {m.name: m for m in models.metrics(probe, "same to the oracle")}
+    assert made["excess"].value < 0.15
+    assert made["excess"].ci_low == 0
 
 
 def test_the_last_layer_alone_shows_less_of_what_is_hidden_there(authors: World):
