@@ -245,8 +245,13 @@ def test_validate_imports_no_torch(tmp_path: Path):
     assert "unlearnbench_tasks" in found  # it did recompute
 
 
-def test_no_module_of_results_tasks_or_board_imports_torch():
-    rooms = ("unlearnbench.results", "unlearnbench_tasks", "unlearnbench_leaderboard")
+def test_no_module_of_results_tasks_probes_or_board_imports_torch():
+    rooms = (
+        "unlearnbench.results",
+        "unlearnbench_tasks",
+        "unlearnbench_probes",
+        "unlearnbench_leaderboard",
+    )
     names = [m for m in modules() if m.startswith(rooms)]
     code = (
         "import importlib, json, sys\n"

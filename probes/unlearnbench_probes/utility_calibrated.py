@@ -33,7 +33,6 @@ from unlearnbench import (
     Record,
     Target,
     Task,
-    WrappedModel,
     silent,
 )
 
@@ -62,6 +61,8 @@ class UtilityCalibrated(Probe[UtilityCalibratedConfig]):
     scores: ClassVar[Mapping[str, bool | None]] = {"mix": None}
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
+        from unlearnbench import WrappedModel
+
         if isinstance(model, WrappedModel):
             return "The weights are untouched: there is no change of them to take back in part."
         original = target.original()
