@@ -100,6 +100,8 @@ class Probe(ABC, Generic[P]):
     #: Whether it is one of the suite's own that `--probes default` runs and `robustness` is made
     #: of. Of a plugin it means nothing.
     standard: ClassVar[bool] = False
+    #: Whether the oracle is attacked too. False where none of its numbers reads that.
+    reads_oracle: ClassVar[bool] = True
     #: Where the attack is published, as `arXiv:ID` or a link.
     source: ClassVar[str] = ""
     #: Its other scores, by name: their means are metrics. True where a higher one is better, None

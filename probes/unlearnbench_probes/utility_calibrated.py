@@ -58,6 +58,7 @@ class UtilityCalibrated(Probe[UtilityCalibratedConfig]):
     name = "utility-calibrated"
     Config = UtilityCalibratedConfig
     source = "arXiv:2406.09179"
+    reads_oracle = False  # its weights are no change of these, and its mixture no reference
     scores: ClassVar[Mapping[str, bool | None]] = {"mix": None}
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:

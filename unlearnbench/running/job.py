@@ -470,7 +470,7 @@ class JobRunner:
             asked.name: (
                 on_before[asked.name],
                 self._attack(asked, retained, oracle.fingerprint, job, identity, progress)
-                if oracle
+                if oracle and asked.probe.reads_oracle
                 else None,
             )
             for asked in identity.probes
@@ -497,6 +497,7 @@ class JobRunner:
                 request=task.request(job.seed),
                 seed=job.seed,
                 original=lambda: _unchanged(_load(job, _entry(job)), identity.model.fingerprint),
+                evaluated=lambda key, make: cached_records(_records_key(key, task, identity), make),
             ),
             job.seed,
             [task.name, task.version, identity.task.config, identity.task.data.sha256],
@@ -570,13 +571,6 @@ class JobRunner:
         progress: Progress,
     ) -> tuple[list[Record], bool]:
         task, _ = self._task(job)
-        key = content_key(
-            model=fingerprint,
-            original=identity.model.fingerprint,
-            task=[task.name, task.version, identity.task.config, identity.task.data.sha256],
-            suite=[plugins.suite_version(), DEFINITION_VERSION],
-        )
-
         fresh = False
 
         def make() -> list[Record]:
@@ -586,7 +580,7 @@ class JobRunner:
             original = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
             return task.assess_generations(records, original, progress)
 
-        records = cached_records(key, make)
+        records = cached_records(_records_key(fingerprint, task, identity), make)
         return records, fresh
 
     def _save_records(
@@ -653,6 +647,16 @@ def _plugin_version(kind: str, name: str) -> list[str]:
         plugin.distribution,
         code_version(plugin.distribution, plugin.version, plugin.value),
     ]
+
+
+def _records_key(fingerprint: str, task: Task[Any], identity: Identity) -> str:
+    """What the task's records of a model are kept under: all that decides them."""
+    return content_key(
+        model=fingerprint,
+        original=identity.model.fingerprint,
+        task=[task.name, task.version, identity.task.config, identity.task.data.sha256],
+        suite=[plugins.suite_version(), DEFINITION_VERSION],
+    )
 
 
 def _utility_records(
