@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from unlearnbench.results import Metric, TuningBlock
+from unlearnbench.results.pooling import canonical
 from unlearnbench_leaderboard.page.examples import Examples
 from unlearnbench_leaderboard.tables import formats, rules
 from unlearnbench_leaderboard.tables.board import Line, Table
@@ -18,7 +19,6 @@ from unlearnbench_leaderboard.tables.columns import cell, columns_of
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean
 from unlearnbench_leaderboard.tables.rows import PooledMetric, Row
-from unlearnbench_leaderboard.tables.settings import canonical
 
 #: Longer values of a configuration are cut on the page; the result file has them.
 _VALUE_LENGTH = 300

@@ -19,8 +19,8 @@ from unlearnbench.results import (
     usable_cores,
     verified,
 )
+from unlearnbench.results.pooling import LOCAL_FILE
 from unlearnbench_leaderboard.tables.entries import Entry, Fault, TiersOf, look_through
-from unlearnbench_leaderboard.tables.rows import LOCAL_FILE
 
 #: Endings of `provenance.git_commit` where the code that ran is no commit's.
 _NO_COMMIT = {

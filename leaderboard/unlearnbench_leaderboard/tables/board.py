@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from unlearnbench.results import Metric, Result
+from unlearnbench.results.pooling import canonical, setting_key
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import number, with_interval
 from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
 from unlearnbench_leaderboard.tables.rows import Row, borrowed_reference, digest, pool
-from unlearnbench_leaderboard.tables.settings import canonical, reference_blocks, setting_key
+from unlearnbench_leaderboard.tables.settings import reference_blocks
 
 
 @dataclass(frozen=True)

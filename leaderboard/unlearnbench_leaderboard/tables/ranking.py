@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.metrics import harmonic_mean, percentile_interval
-from unlearnbench_leaderboard.tables.intervals import Estimate, Floats, estimate
+from unlearnbench.results.pooling import Floats
+from unlearnbench_leaderboard.tables.intervals import Estimate, estimate
 from unlearnbench_leaderboard.tables.rules import LEVEL
 
 Ints = NDArray[np.int64]

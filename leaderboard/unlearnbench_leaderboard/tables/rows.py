@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearnbench.results import Metric, Result
-from unlearnbench_leaderboard.tables.entries import Entry
-from unlearnbench_leaderboard.tables.formats import distinct, shorten
-from unlearnbench_leaderboard.tables.intervals import (
-    Estimate,
+from unlearnbench.results.pooling import (
+    LOCAL_FILE,
     Floats,
-    estimate,
+    canonical,
+    code_hash,
+    configuration_key,
     mean,
     nested_replicates,
+    one_run_a_seed,
 )
+from unlearnbench_leaderboard.tables.entries import Entry
+from unlearnbench_leaderboard.tables.formats import distinct, shorten
+from unlearnbench_leaderboard.tables.intervals import Estimate, estimate
 from unlearnbench_leaderboard.tables.rules import HEADLINES, REFERENCES, TIERS
-from unlearnbench_leaderboard.tables.settings import canonical
 
 #: Fields of `cost` that a row has: the mean over seeds, but for those below.
 COSTS = (
@@ -37,9 +40,6 @@ COSTS = (
 )
 #: Of these the highest of any seed: the seeds of a row share one search.
 _HIGHEST = ("peak_memory_bytes", "trials")
-
-#: What `method.distribution` is where the method is no plugin but a file.
-LOCAL_FILE = "local file"
 
 #: Columns that a configuration's label may take, a setting's value, and the hash of a file.
 _LABEL_WIDTH = 60
@@ -130,7 +130,7 @@ def pool(entries: Iterable[Entry], table_id: str) -> list[Row]:
     """The rows of one table, by method and configuration."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
-        groups[_group_key(entry.result)].append(entry)
+        groups[configuration_key(entry.result)].append(entry)
     labels = _config_labels({key: group[0].result for key, group in groups.items()})
     return [
         _row(digest(table_id, key), labels[key], groups[key], key)
@@ -175,32 +175,8 @@ def digest(*parts: str) -> str:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-def _group_key(result: Result) -> str:
-    method = result.method
-    return canonical(
-        [
-            method.name,
-            method.config,
-            method.target,
-            method.distribution,
-            method.version,
-            method.guarantee,
-            method.role,
-            *_code_hash(result),
-        ]
-    )
-
-
-def _code_hash(result: Result) -> tuple[str, ...]:
-    """The hash of a method's code where its version says nothing of what is in it."""
-    method = result.method
-    if method.distribution == LOCAL_FILE:
-        return (method.distribution_version,)
-    return (method.distribution_version.rpartition(".")[2],) if method.is_edited else ()
-
-
 def _row(row_id: str, label: str, group: list[Entry], key: str) -> Row:
-    runs, superseded = _one_run_a_seed(group)
+    runs, superseded = one_run_a_seed(group)
     finished = [run.result for run in runs if run.result.status == "ok"]
     method = runs[0].result.method
     return Row(
@@ -225,23 +201,6 @@ def _row(row_id: str, label: str, group: list[Entry], key: str) -> Row:
         tier=_weakest_tier(run.tier for run in runs if run.result.status == "ok"),
         superseded=superseded,
     )
-
-
-def _one_run_a_seed(group: list[Entry]) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    """The newest run of each seed, and the others (another suite version ran the same seed)."""
-    by_seed: dict[int, list[Entry]] = defaultdict(list)
-    for entry in group:
-        by_seed[entry.result.provenance.seed].append(entry)
-    newest, older = [], []
-    for seed in sorted(by_seed):
-        *rest, last = sorted(by_seed[seed], key=_age)
-        newest.append(last)
-        older += rest
-    return tuple(newest), tuple(older)
-
-
-def _age(entry: Entry) -> tuple[float, str, str]:
-    return entry.result.created_at.timestamp(), entry.result.run_id, entry.source
 
 
 def _score(headline: str, finished: Sequence[Result], key: str) -> Score | None:
@@ -325,7 +284,7 @@ def _config_labels(groups: Mapping[str, Result]) -> dict[str, str]:
             len({getattr(r.method, field) for r in group.values()}) > 1
             for field in ("distribution", "version")
         ]
-        several.append(len({_code_hash(r) for r in group.values() if _code_hash(r)}) > 1)
+        several.append(len({code_hash(r) for r in group.values() if code_hash(r)}) > 1)
         parts = {key: list(_label_parts(r, varying, *several)) for key, r in group.items()}
         brief = [", ".join(shorten(p, _VALUE_WIDTH) for p in found) for found in parts.values()]
         if len(set(brief)) < len(brief):  # they differ in what was cut off
@@ -349,7 +308,7 @@ def _label_parts(
         yield f"v{method.version}"
     if files:
         word = "file" if method.distribution == LOCAL_FILE else "code"
-        yield from (f"{word} {content[:_HASH_WIDTH]}" for content in _code_hash(result))
+        yield from (f"{word} {content[:_HASH_WIDTH]}" for content in code_hash(result))
 
 
 def _varying(results: Iterable[Result]) -> list[str]:

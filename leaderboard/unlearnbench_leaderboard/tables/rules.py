@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from unlearnbench.results import pooling
+
 #: Version of the layout of `leaderboard.json`.
 LEADERBOARD_VERSION = "1.1.0"
 #: Version of the rules below as a whole.
@@ -21,12 +23,12 @@ AXES = ("forget", "utility")
 #: Seeds that a method has to finish, unless no seed can change its outcome.
 MIN_SEEDS = 3
 #: The flag of a method whose outcome no seed can change.
-DETERMINISTIC = "deterministic"
+DETERMINISTIC = pooling.DETERMINISTIC
 
 #: Share of the utility before unlearning that a ranked row keeps.
 UTILITY_FLOOR = 0.5
 #: Confidence level of every interval.
-LEVEL = 0.95
+LEVEL = pooling.LEVEL
 
 #: Flags that keep a row out of the ranking, each with the reason that a reader is given.
 DISQUALIFYING_FLAGS = {

@@ -1,48 +1,19 @@
-"""What is measured alike, and what its results say of the two models that all are read against."""
+"""What the results of one setting say of the two models that all are read against."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median_low
 
 from unlearnbench.results import Metric, Result
-
-#: Task options that do not change what is measured: the table names the split, and the hash of
-#: the data says more than the name of its revision.
-_OPTIONS_IN_HASHES = ("split", "revision")
-
+from unlearnbench.results.pooling import canonical, setting_key
 
 #: The tiers of results whose every number follows from their records.
 _RECOMPUTED = ("verified", "recomputed")
 #: A reference row may differ by this much from the reference blocks of the results beside it, or
 #: by this part of a number above 1: devices and precisions differ, models do not.
 REFERENCE_TOLERANCE = 0.01
-
-
-def canonical(value: object) -> str:
-    """Equal values, equal text."""
-    return json.dumps(value, sort_keys=True)
-
-
-def setting_key(result: Result) -> dict[str, object]:
-    """All that makes numbers comparable."""
-    task, model = result.task, result.model
-    return {
-        "task": task.name,
-        "split": task.split,
-        "model": model.name,
-        "fingerprint": model.fingerprint,
-        "retain model": model.retain_model.fingerprint if model.retain_model else None,
-        "prompt format": model.prompt_format,
-        "task version": task.version,
-        "data": task.data.sha256,
-        "items": task.data.n_eval,
-        "options": {k: v for k, v in task.config.items() if k not in _OPTIONS_IN_HASHES},
-        "headline rule": task.headline_rule,
-        "metric definitions": result.definition_version,
-    }
 
 
 def reference_blocks(results: Iterable[tuple[Result, str]]) -> tuple[list[Metric], list[Metric]]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from unlearnbench.results.pooling import canonical
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Column, columns_of, notes
@@ -17,7 +18,6 @@ from unlearnbench_leaderboard.tables.formats import clean, plain, rounded
 from unlearnbench_leaderboard.tables.intervals import Estimate
 from unlearnbench_leaderboard.tables.reported import TIER, ReportedSet
 from unlearnbench_leaderboard.tables.rows import COSTS, PooledMetric
-from unlearnbench_leaderboard.tables.settings import canonical
 
 _REPORTED_COLUMNS = (
     "tier",
