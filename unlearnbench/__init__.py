@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from unlearnbench.probe import Probe, ProbeConfig, Target
     from unlearnbench.request import Example, ForgetRequest
     from unlearnbench.results import Metric, Record, Result, ResultStore, load_records
+    from unlearnbench.results.comparison import Comparison, Difference, compare
     from unlearnbench.running import run
     from unlearnbench.search import Around, Choice, LogUniform, Uniform
     from unlearnbench.task import DataDescription, ForgetItem, Task, TaskConfig
@@ -94,6 +95,7 @@ _HOMES = {
     "probe": ("Probe", "ProbeConfig", "Target"),
     "request": ("Example", "ForgetRequest"),
     "results": ("Metric", "Record", "Result", "ResultStore", "load_records"),
+    "results.comparison": ("Comparison", "Difference", "compare"),
     "running": ("run",),
     "search": ("Around", "Choice", "LogUniform", "Uniform"),
     "task": ("DataDescription", "ForgetItem", "Task", "TaskConfig"),
@@ -107,9 +109,11 @@ __all__ = [
     "Checkpoint",
     "CheckpointState",
     "Choice",
+    "Comparison",
     "Continuation",
     "DataDescription",
     "DataError",
+    "Difference",
     "Diverged",
     "Encoded",
     "Example",
@@ -149,6 +153,7 @@ __all__ = [
     "WrappedModel",
     "cache_folder",
     "cached_tensors",
+    "compare",
     "content_key",
     "counting",
     "head_logits",

@@ -7,7 +7,9 @@ torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Literal
 
@@ -36,6 +38,23 @@ Values = dict[tuple[str, str], "float | NDArray[np.float64]"]
 Weigh = Callable[[Sequence[Record]], Weights]
 Headline = Literal["forget", "utility", "privacy", "robustness"]
 
+#: Whether whoever asks now wants the replicates of every metric.
+_every: ContextVar[bool] = ContextVar("every", default=False)
+
+
+@contextmanager
+def every_replicate() -> Iterator[None]:
+    """Within it `summarise` keeps the replicates of all metrics, for whoever compares two models.
+
+    Result files have those of headlines alone: all of them would be most of a file. It holds for
+    the thread (or the task) that asks, and for what it calls.
+    """
+    token = _every.set(True)
+    try:
+        yield
+    finally:
+        _every.reset(token)
+
 
 def summarise(
     task: str,
@@ -48,6 +67,8 @@ def summarise(
     also: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Metric]:
     """A metric for each of `values`, with a 95 % interval and, for headlines, the replicates.
+
+    Within `every_replicate` all of them have their replicates.
 
     Args:
         task: seeds the resamples, with the clusters' names: replicate b is the same resample for
@@ -90,7 +111,7 @@ def summarise(
                 headline=headline,
                 replicates=(
                     [round(float(v), 6) for v in np.asarray(spread[name, split])]
-                    if headline and known
+                    if known and (headline or _every.get())
                     else None
                 ),
             )

@@ -22,6 +22,7 @@ COMMANDS = {
     "new": "Write the package of a new method or task, ready to install.",
     "check": "Try the contract of a method or task, rule by rule.",
     "validate": "Check result files and recompute their numbers.",
+    "compare": "Say whether two results differ, metric by metric.",
     "reference": "Train the reference models that a task unlearns from.",
 }
 

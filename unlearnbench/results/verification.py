@@ -5,8 +5,9 @@ The task's `aggregate` is code of an installed plugin; nothing that a submitter 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,7 +45,7 @@ def verify(path: Path) -> list[str]:
         return faults
     if path.name != f"{result.run_id}.json":
         faults.append(f"run_id: {result.run_id}, and the file is called {path.name}")
-    records, torn = _load_all(result, path)
+    records, torn = _load_all(records_of(result, path))
     faults += torn
     if result.status == "ok":
         faults += _unsupported(result)
@@ -119,11 +120,13 @@ def _aggregated(
     return aggregate_all(task, utilities, blocks, own, *others)
 
 
-def _load_all(result: Result, path: Path) -> tuple[dict[str, _Table], list[str]]:
+def _load_all(
+    files: Iterable[tuple[str, Path, str | None]],
+) -> tuple[dict[str, _Table], list[str]]:
     """The records by the field that names their file, and what is wrong with those files."""
     loaded: dict[str, _Table] = {}
     faults = []
-    for field, file, digest in records_of(result, path):
+    for field, file, digest in files:
         try:
             packed = read_packed(file)
             if sha256_of(packed) != digest:
@@ -199,7 +202,8 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     )
     assert records is not None
     small = all(table is None or table.small for table in (before, retained))
-    faults, headline = _recompute_probes(result, made_by, loaded)
+    probed = _recompute_probes(result, made_by, loaded)
+    faults = list(probed.faults)
     for where, stated, field, source in (
         ("metrics", result.metrics, "file", records),
         ("reference.before", result.reference.before, "before_file", before),
@@ -220,7 +224,7 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
                 f"({type(error).__name__}: {error})"
             )
             continue
-        made = [*made, *headline] if where == "metrics" else made
+        made = [*made, *probed.headline] if where == "metrics" else made
         faults += _compare(where, stated, made, with_replicates=where == "metrics")
     counts = dict(result.task.data.n_eval)
     counts |= {split_of(b.name, t.name): t.n for b in result.utilities for t in b.tasks}
@@ -232,13 +236,23 @@ def _recompute(result: Result, loaded: dict[str, _Table]) -> list[str]:
     return faults
 
 
+@dataclass(frozen=True)
+class _Probed:
+    """What the records of the probes give: faults, metrics by probe, and the headline of all."""
+
+    faults: list[str]
+    metrics: dict[str, list[Metric]]
+    headline: list[Metric]
+
+
 def _recompute_probes(
     result: Result, made_by: _Plugins, loaded: Mapping[str, _Table]
-) -> tuple[list[str], list[Metric]]:
-    """What is wrong with the numbers of the probes, and the headline that they give."""
+) -> _Probed:
+    """What is wrong with the numbers of the probes, and what they are."""
     from unlearnbench.probe import Attacked, robustness_of
 
     faults: list[str] = []
+    found: dict[str, list[Metric]] = {}
     attacks: dict[str, Attacked] = {}
     for name, block in result.probes.items():
         probe, field = made_by.probes.get(name), f"probes.{name}"
@@ -266,13 +280,69 @@ def _recompute_probes(
                 told = f"{type(error).__name__}: {error}"
                 faults.append(f"{field}.{where} cannot be computed from the records ({told})")
                 continue
+            if where == "metrics":
+                found[name] = made
             faults += _compare(f"{field}.{where}", stated, made, with_replicates=False)
         attacks[name] = Attacked(own, before, retained)
     try:
-        return faults, robustness_of(result.probes, attacks)
+        return _Probed(faults, found, robustness_of(result.probes, attacks))
     except Exception as error:
         told = f"{type(error).__name__}: {error}"
-        return [*faults, f"metrics[robustness] cannot be computed from the probes ({told})"], []
+        faults.append(f"metrics[robustness] cannot be computed from the probes ({told})")
+        return _Probed(faults, found, [])
+
+
+@dataclass(frozen=True)
+class Remade:
+    """A result made again from its records, every metric with its replicates."""
+
+    metrics: list[Metric]
+    #: By the name of the probe.
+    probes: dict[str, list[Metric]]
+    #: Of the unlearned model.
+    records: list[Record]
+
+
+def remade(result: Result, path: Path) -> Remade | str:
+    """The metrics of a finished result, from its records.
+
+    A sentence instead where nobody here can make them: there are no records, or a plugin is not
+    installed.
+
+    Raises:
+        ResultError: the records are torn, or what the file states does not follow from them.
+    """
+    from unlearnbench.aggregation import every_replicate
+
+    files = [named for named in records_of(result, path) if named[0] != "journal.file"]
+    for field, file, _ in files:
+        if not os.path.lexists(file):
+            return f"{field}: {file.name} is missing"
+    try:
+        made_by = _plugins(result)
+    except ResultError as error:
+        return str(error)
+    loaded, faults = _load_all(files)
+    if faults:
+        raise ResultError(plain_line(f"{path}: {faults[0]}"))
+    records, before, retained = (
+        loaded.get(f"records.{f}") for f in ("file", "before_file", "retain_file")
+    )
+    assert records is not None
+    try:
+        with every_replicate():
+            probed = _recompute_probes(result, made_by, loaded)
+            made = _aggregated(
+                made_by.task, made_by.utilities, result.utilities, records, before, retained
+            )
+    except Exception as error:  # whatever a task's code makes of records that do not suit it
+        fault = f"records.file: no metrics follow ({type(error).__name__}: {error})"
+        raise ResultError(plain_line(f"{path}: {fault}")) from error
+    made += probed.headline
+    faults = [*probed.faults, *_compare("metrics", result.metrics, made, with_replicates=False)]
+    if faults:
+        raise ResultError(plain_line(f"{path}: {faults[0]}"))
+    return Remade(made, probed.metrics, records.records)
 
 
 def may_hold_text(task_name: str) -> bool | None:

@@ -1,0 +1,478 @@
+"""Two outcomes, metric by metric: do they differ? Imports no torch.
+
+The difference is paired: replicate b resamples the same clusters of items on both sides, and the
+seeds of each side by themselves. docs/metrics.md defines the interval, the p-value and the two
+corrections for the number of metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.errors import counted
+from unlearnbench.metrics import percentile_interval
+from unlearnbench.results.outcome import (
+    Measured,
+    Outcome,
+    Where,
+    labels,
+    measured,
+    read_outcome,
+    refuse_other_items,
+    refuse_what_is_not_comparable,
+)
+from unlearnbench.results.pooling import (
+    DETERMINISTIC,
+    LEVEL,
+    Floats,
+    canonical,
+    mean,
+    nested_replicates,
+    setting_key,
+)
+from unlearnbench.results.run_id import utility_content
+from unlearnbench.results.schema import Headline, Metric
+from unlearnbench.results.store import plain_line
+from unlearnbench.results.verification import TOLERANCE
+
+#: Version of the document that `as_document` makes, and of the rules behind it.
+COMPARISON_VERSION = "1"
+#: Wrong findings that are put up with: a share of the families of headline scores (Holm), and of
+#: the findings among the other metrics (Benjamini-Hochberg).
+ALPHA = 0.05
+#: With fewer clusters than this an interval is clearly too narrow (docs/metrics.md).
+FEW_CLUSTERS = 20
+
+Verdict = Literal[
+    "A better",
+    "B better",
+    "differ",
+    "no difference shown",
+    "not tested",
+    "only in A",
+    "only in B",
+]
+_FOUND = ("A better", "B better", "differ")
+_HEADLINES = get_args(Headline)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric on both sides.
+
+    Attributes:
+        name: of the metric.
+        split: that it is about.
+        headline: the score of a table that it is, if it is one.
+        higher_is_better: None where neither end is.
+        a: the mean over the seeds of A; None where A has none.
+        b: the same of B.
+        value: a - b; None where it would mean nothing.
+        low: the lower end of its 95 % interval; None where there is none.
+        high: the upper end.
+        p: two-sided, of this metric alone.
+        adjusted_p: with regard to the other metrics of its family.
+        verdict: what can be said.
+        reason: why it was not tested.
+    """
+
+    name: str
+    split: str
+    headline: str | None
+    higher_is_better: bool | None
+    a: float | None
+    b: float | None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    adjusted_p: float | None = None
+    verdict: Verdict = "not tested"
+    reason: str | None = None
+
+    @property
+    def found(self) -> bool:
+        """Whether the two sides are shown to differ."""
+        return self.verdict in _FOUND
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two outcomes and what is between them.
+
+    Attributes:
+        a: the first outcome; differences are A - B.
+        b: the second.
+        differences: the headline scores first, then the others by split.
+        notes: what a reader must know, a sentence each.
+    """
+
+    a: Outcome
+    b: Outcome
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What the two are called."""
+        a, b = labels([self.a.first, self.b.first])
+        return a, b
+
+    @property
+    def families(self) -> tuple[list[Difference], list[Difference]]:
+        """The headline scores, and the other metrics: each family is corrected by itself."""
+        return (
+            [d for d in self.differences if d.headline],
+            [d for d in self.differences if not d.headline],
+        )
+
+    @property
+    def conclusion(self) -> str:
+        """Whether the two differ, in one sentence."""
+        a, b = self.labels
+        sides = f"A ({a}) and B ({b})"
+        tested = [[d for d in family if d.p is not None] for family in self.families]
+        kinds = ("headline score", "other metric")
+        if not any(tested):
+            return f"Whether {sides} differ cannot be told: no metric could be tested."
+        families = [(f, counted(len(f), kind)) for f, kind in zip(tested, kinds, strict=True) if f]
+        counts = [count for _, count in families]
+        parts = [f"{sum(d.found for d in f)} of {count}{_tally(f)}" for f, count in families]
+        if any(d.found for family in tested for d in family):
+            return f"{sides} differ in {' and in '.join(parts)}."
+        return (
+            f"No difference between {sides} is shown, in {' and '.join(counts)}. That is no proof "
+            "that they are equal."
+        )
+
+    def as_document(self) -> dict[str, Any]:
+        """All of it as JSON has it."""
+        return {
+            "version": COMPARISON_VERSION,
+            "setting": setting_key(self.a.first),
+            **{
+                name: {
+                    "label": label,
+                    "method": side.first.method.name,
+                    "config": side.first.method.config,
+                    "runs": [
+                        {"run_id": run.result.run_id, "seed": seed, "file": run.source}
+                        for run, seed in zip(side.runs, side.seeds, strict=True)
+                    ],
+                }
+                for name, side, label in zip("ab", (self.a, self.b), self.labels, strict=True)
+            },
+            "difference": "a - b",
+            "interval_level": LEVEL,
+            "alpha": ALPHA,
+            "corrections": {"headlines": "holm", "others": "benjamini-hochberg"},
+            "metrics": [
+                {
+                    "name": d.name,
+                    "split": d.split,
+                    "headline": d.headline,
+                    "higher_is_better": d.higher_is_better,
+                    "a": d.a,
+                    "b": d.b,
+                    "difference": d.value,
+                    "ci_low": d.low,
+                    "ci_high": d.high,
+                    "p": d.p,
+                    "adjusted_p": d.adjusted_p,
+                    "verdict": d.verdict,
+                    "reason": d.reason,
+                }
+                for d in self.differences
+            ],
+            "notes": list(self.notes),
+            "conclusion": self.conclusion,
+        }
+
+
+def compare(a: Where, b: Where, *, seeds: bool = False) -> Comparison:
+    """Compares two outcomes on one task and model, metric by metric.
+
+    Args:
+        a: a result file, a folder with the seeds of one method and configuration, or several of
+            either.
+        b: the other outcome.
+        seeds: with each file named, take the other seeds of its configuration from its folder.
+
+    Raises:
+        ResultError: one is no finished outcome of one configuration, the two are not comparable,
+            or a file states what does not follow from its records.
+    """
+    sides = read_outcome(a, seeds=seeds), read_outcome(b, seeds=seeds)
+    refuse_what_is_not_comparable(*sides)
+    found = tuple(measured(side) for side in sides)
+    runs = [run for side in found for run in side]
+    refuse_other_items(runs)
+    differences = _judged(_differences(*found))
+    return Comparison(*sides, differences, tuple(_notes(sides, runs, differences)))
+
+
+# --- one metric -----------------------------------------------------------------------------------
+
+
+def _differences(a: Sequence[Measured], b: Sequence[Measured]) -> list[Difference]:
+    """Every metric of either side, before it is judged beside the others."""
+    everywhere = [_by_key(run) for run in (*a, *b)]
+    keys = dict.fromkeys(key for metrics in everywhere for key in metrics)
+    otherwise = _measured_otherwise([*a, *b])
+    made = [
+        _difference(
+            [run.get(key) for run in everywhere[: len(a)]],
+            [run.get(key) for run in everywhere[len(a) :]],
+            [run.run.result.run_id for run in a],
+            [run.run.result.run_id for run in b],
+            key[1] in otherwise,
+        )
+        for key in keys
+    ]
+    splits = list(dict.fromkeys(split for _, split in keys))
+    order = {name: place for place, name in enumerate(_HEADLINES)}
+    return sorted(
+        made,
+        key=lambda d: (
+            order.get(d.headline or "", len(order)),
+            0 if d.headline else splits.index(d.split),
+        ),
+    )
+
+
+def _by_key(run: Measured) -> dict[tuple[str, str], Metric]:
+    return {(m.name, m.split): m for m in run.metrics}
+
+
+def _measured_otherwise(runs: Sequence[Measured]) -> set[str]:
+    """Splits of utilities whose items, options or program are not the same in all runs."""
+    from unlearnbench.utility import split_of  # which needs this room
+
+    contents: dict[str, set[str]] = {}
+    for run in runs:
+        for block in run.run.result.utilities:
+            for part in block.tasks:
+                content = canonical(utility_content(block, part))
+                contents.setdefault(split_of(block.name, part.name), set()).add(content)
+    return {split for split, found in contents.items() if len(found) > 1}
+
+
+def _difference(
+    a: Sequence[Metric | None],
+    b: Sequence[Metric | None],
+    a_identity: Sequence[str],
+    b_identity: Sequence[str],
+    otherwise: bool,
+) -> Difference:
+    """A metric of the runs of A and of B; None where a run lacks it."""
+    in_a, in_b = ([m for m in side if m is not None] for side in (a, b))
+    both = [*in_a, *in_b]
+    directions = {m.higher_is_better for m in both}
+    headlines = {m.headline for m in both}
+    told = Difference(
+        name=both[0].name,
+        split=both[0].split,
+        headline=headlines.pop() if len(headlines) == 1 else None,
+        higher_is_better=directions.pop() if len(directions) == 1 else None,
+        a=mean([m.value for m in in_a]) if in_a else None,
+        b=mean([m.value for m in in_b]) if in_b else None,
+    )
+    if told.a is None or told.b is None:
+        return replace(told, verdict="only in A" if told.b is None else "only in B")
+    value = told.a - told.b
+    reason = _incomparable(a, b, otherwise)
+    if reason is None and not math.isfinite(value):
+        reason = "its numbers are too large"
+    if reason is not None:
+        return replace(told, reason=reason)
+    reason = _without_replicates(both)
+    if reason is not None:
+        return replace(told, value=value, reason=reason)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ours, theirs = (
+            nested_replicates([m.replicates or [] for m in side], *identity)
+            for side, identity in ((in_a, a_identity), (in_b, b_identity))
+        )
+        replicates = ours - theirs
+    if not np.isfinite(replicates).all():
+        return replace(told, value=value, reason="its numbers are too large")
+    low, high = percentile_interval(replicates, LEVEL)
+    # What `validate` lets pass as equal is no difference.
+    equal = abs(value) <= TOLERANCE * max(1.0, abs(told.a), abs(told.b))
+    p = 1.0 if equal else two_sided_p(replicates)
+    return replace(told, value=value, low=low, high=high, p=p)
+
+
+def _incomparable(
+    a: Sequence[Metric | None], b: Sequence[Metric | None], otherwise: bool
+) -> str | None:
+    """Why the two means are not of one thing."""
+    for name, side in (("A", a), ("B", b)):
+        missing = sum(m is None for m in side)
+        if missing:
+            return f"it is missing in {missing} of {len(side)} seeds of {name}"
+    if otherwise:
+        return "its items, options or program are not the same"
+    counts = {m.n for m in (*a, *b) if m is not None}
+    if len(counts) > 1:
+        return f"it is over {min(counts)} items in one run and {max(counts)} in another"
+    return None
+
+
+def _without_replicates(runs: Sequence[Metric]) -> str | None:
+    """Why there is no interval of the difference."""
+    if any(m.ci_low is None for m in runs):
+        return "it has no interval"
+    lengths = {len(m.replicates or []) for m in runs}
+    if 0 in lengths:
+        return "its replicates are not in the file"
+    if len(lengths) > 1:
+        return f"it has {min(lengths)} replicates in one run and {max(lengths)} in another"
+    return None
+
+
+# --- chance ---------------------------------------------------------------------------------------
+
+
+def two_sided_p(replicates: Floats) -> float:
+    """Twice the share of replicates on the rarer side of 0, at most 1.
+
+    One replicate is counted on either side, so that it is never 0 (Davison and Hinkley 1997,
+    section 4.2). Below 0.05 the 95 % interval of the same replicates lies beside 0.
+    """
+    rarer = min((replicates <= 0).sum(), (replicates >= 0).sum())
+    return float(min(1.0, 2 * (rarer + 1) / (len(replicates) + 1)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number: any wrong finding has a chance of alpha (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    factors = np.arange(len(p), 0, -1)
+    adjusted = np.maximum.accumulate(np.asarray(p, dtype=np.float64)[order] * factors)
+    return _in_place(np.minimum(adjusted, 1.0), order)
+
+
+def benjamini_hochberg(p: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number: of the findings a share of alpha is wrong.
+
+    Benjamini and Hochberg 1995; holds for metrics that are independent or move together.
+    """
+    order = np.argsort(p, kind="stable")
+    factors = len(p) / np.arange(1, len(p) + 1)
+    raised = np.asarray(p, dtype=np.float64)[order] * factors
+    return _in_place(np.minimum(np.minimum.accumulate(raised[::-1])[::-1], 1.0), order)
+
+
+def _in_place(ordered: Floats, order: NDArray[np.intp]) -> list[float]:
+    found = np.empty_like(ordered)
+    found[order] = ordered
+    return [float(value) for value in found]
+
+
+def _judged(differences: Sequence[Difference]) -> tuple[Difference, ...]:
+    """The differences with their verdicts, each family of metrics corrected by itself."""
+    judged = list(differences)
+    for correct, of_headlines in ((holm, True), (benjamini_hochberg, False)):
+        family = [
+            (place, d.p)
+            for place, d in enumerate(differences)
+            if d.p is not None and bool(d.headline) is of_headlines
+        ]
+        for (place, _), adjusted in zip(family, correct([p for _, p in family]), strict=True):
+            d = differences[place]
+            judged[place] = replace(d, adjusted_p=adjusted, verdict=_verdict(d, adjusted))
+    return tuple(judged)
+
+
+def _verdict(difference: Difference, adjusted: float) -> Verdict:
+    if adjusted > ALPHA:
+        return "no difference shown"
+    if difference.higher_is_better is None:
+        return "differ"
+    a_is_higher = (difference.value or 0.0) > 0
+    return "A better" if a_is_higher is difference.higher_is_better else "B better"
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _tally(family: Sequence[Difference]) -> str:
+    """` (A better: forget; B better: utility)`; of many metrics how many."""
+    found = [(v, [d.name for d in family if d.verdict == v]) for v in _FOUND]
+    told = [
+        f"{'neither better' if v == 'differ' else v}: "
+        f"{', '.join(names) if family[0].headline else len(names)}"
+        for v, names in found
+        if names
+    ]
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _notes(
+    sides: Sequence[Outcome], runs: Sequence[Measured], differences: Sequence[Difference]
+) -> Iterator[str]:
+    """What a reader must know, the gravest first."""
+    for run in runs:
+        if run.stated is not None:
+            yield plain_line(
+                f"{run.run.source}: only what the file states is compared ({run.stated})."
+            )
+    for name, side in zip("AB", sides, strict=True):
+        if side.superseded:
+            yield (
+                f"{name}: {counted(len(side.superseded), 'older run')} of the same seeds "
+                f"{'does' if len(side.superseded) == 1 else 'do'} not count."
+            )
+        if len(side.runs) == 1 and DETERMINISTIC not in side.first.method.flags:
+            yield f"{name} is one seed: what another seed would change is in no interval."
+        flags = sorted({f for run in side.runs for f in run.result.method.flags} - {DETERMINISTIC})
+        if flags:
+            yield plain_line(f"{name} is flagged: {', '.join(flags)}.")
+    a, b = (side.first for side in sides)
+    if a.method.guarantee != b.method.guarantee:
+        yield (
+            f"A promises {a.method.guarantee} and B {b.method.guarantee}: no table ranks one "
+            "against the other."
+        )
+    if a.cost.trials != b.cost.trials:
+        yield (
+            f"A was chosen among {counted(a.cost.trials, 'trial')} and B among {b.cost.trials}: "
+            "part of a difference may be the tuning."
+        )
+    fewest = _fewest_clusters(runs)
+    if fewest is not None and fewest[1] < FEW_CLUSTERS:
+        split, number = fewest
+        yield plain_line(
+            f"{split} has {counted(number, 'cluster')} of items: with so few, intervals are too "
+            "narrow."
+        )
+    for reason in dict.fromkeys(d.reason for d in differences if d.reason is not None):
+        names = ", ".join(f"{d.name} ({d.split})" for d in differences if d.reason == reason)
+        yield plain_line(f"Not tested ({reason}): {names}.")
+    tested = [d for d in differences if d.low is not None and d.high is not None]
+    beside = sum(not d.found and (d.low > 0 or d.high < 0) for d in tested)  # type: ignore[operator]
+    if beside:
+        yield (
+            f"{counted(beside, 'interval')} beside 0 {'is' if beside == 1 else 'are'} taken for no "
+            f"difference: of {len(tested)} metrics about {len(tested) * ALPHA:.1f} have one by "
+            "chance where nothing differs."
+        )
+
+
+def _fewest_clusters(runs: Sequence[Measured]) -> tuple[str, int] | None:
+    """The split of the task with the fewest clusters, and how many."""
+    items = next((run.items for run in runs if run.items), None)
+    if items is None:
+        return None
+    clusters: dict[str, set[str]] = {}
+    for split, _, cluster in items:
+        clusters.setdefault(split, set()).add(cluster)
+    return min(
+        ((split, len(found)) for split, found in clusters.items()), key=lambda c: (c[1], c[0])
+    )
