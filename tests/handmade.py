@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from unlearnbench.results import Metric, Record, Result, ResultStore
+from unlearnbench.results.pooling import canonical
+from unlearnbench.results.records import sha256_of
 from unlearnbench.results.schema import (
     DataBlock,
     ErrorBlock,
@@ -17,8 +20,9 @@ from unlearnbench.results.schema import (
     RecordsBlock,
     ReferenceBlock,
     TaskBlock,
+    result_folder,
 )
-from unlearnbench_tasks.tofu import Tofu
+from unlearnbench_tasks.tofu import GENERAL, Tofu
 
 #: Items and items a cluster, by split.
 SHAPE = {"forget": (6, 1), "retain": (6, 2), "real_authors": (4, 1), "world_facts": (4, 1)}
@@ -120,17 +124,21 @@ def failed(**changes: Any) -> Result:
     return Result.model_validate({**blocks(), "status": "failed", "error": error, **changes})
 
 
-def saved(folder: Path, **changes: Any) -> Path:
-    """A valid result with its records, in a results folder; `changes` replace its blocks."""
-    own, before, retained = records(0.6), records(), records(0.9)
+def saved(folder: Path, own: list[Record] | None = None, **changes: Any) -> Path:
+    """A valid result with its records, in a results folder; `changes` replace its blocks.
+
+    `own` are the records of the unlearned model.
+    """
+    own, before, retained = own or records(0.6), records(), records(0.9)
+    plan = {**blocks(), **changes}
     store = ResultStore(folder)
-    home = folder / NAMES["task"] / NAMES["model"]
-    file, digest = store.save_records(home / NAMES["method"], f"{RUN_ID}.records.jsonl.gz", own)
-    before_file, before_digest = store.save_records(home, None, before)
-    retain_file, retain_digest = store.save_records(home, None, retained)
+    home = folder / result_folder(plan["task"], plan["model"], plan["method"])
+    file, digest = store.save_records(home, f"{plan['run_id']}.records.jsonl.gz", own)
+    before_file, before_digest = store.save_records(home.parent, None, before)
+    retain_file, retain_digest = store.save_records(home.parent, None, retained)
     result = Result.model_validate(
         {
-            **blocks(),
+            **plan,
             "status": "ok",
             "metrics": Tofu.aggregate(own, before, retained),
             "reference": ReferenceBlock(
@@ -149,3 +157,46 @@ def saved(folder: Path, **changes: Any) -> Path:
         }
     )
     return store.save(result)
+
+
+def outcome(
+    folder: Path,
+    method: str = "npo",
+    seed: int = 0,
+    *,
+    forget: Sequence[float],
+    retain: Sequence[float] = (0.9,) * 8,
+    config: Mapping[str, Any] | None = None,
+    split: str = "forget10",
+    cluster: str = "author",
+    flags: Sequence[str] = (),
+    **changes: Any,
+) -> Path:
+    """A saved result of a model that knows the items of two splits to these degrees.
+
+    Each item is a cluster of its own, so that every metric has an interval.
+    """
+    made = blocks()
+    task = made["task"]
+    degrees = {"forget": forget, "retain": retain, **dict.fromkeys(GENERAL, (0.7,) * 6)}
+    own = [
+        record(of, index, known, f"{cluster}-{of}-{index}")
+        for of, some in degrees.items()
+        for index, known in enumerate(some)
+    ]
+    data = task.data.model_copy(update={"n_eval": {of: len(some) for of, some in degrees.items()}})
+    config = {"learning_rate": 1e-5} if config is None else dict(config)
+    name = canonical([method, seed, config, split, [r.scores["prob"] for r in own], str(changes)])
+    return saved(
+        folder,
+        own,
+        **{
+            "run_id": sha256_of(name.encode())[:16],
+            "method": made["method"].model_copy(
+                update={"name": method, "config": config, "flags": list(flags)}
+            ),
+            "task": task.model_copy(update={"split": split, "data": data}),
+            "provenance": made["provenance"].model_copy(update={"seed": seed}),
+            **changes,
+        },
+    )

@@ -178,13 +178,13 @@ class Comparison:
                     "split": d.split,
                     "headline": d.headline,
                     "higher_is_better": d.higher_is_better,
-                    "a": d.a,
-                    "b": d.b,
-                    "difference": d.value,
-                    "ci_low": d.low,
-                    "ci_high": d.high,
-                    "p": d.p,
-                    "adjusted_p": d.adjusted_p,
+                    "a": _rounded(d.a),
+                    "b": _rounded(d.b),
+                    "difference": _rounded(d.value),
+                    "ci_low": _rounded(d.low),
+                    "ci_high": _rounded(d.high),
+                    "p": _rounded(d.p),
+                    "adjusted_p": _rounded(d.adjusted_p),
                     "verdict": d.verdict,
                     "reason": d.reason,
                 }
@@ -226,7 +226,7 @@ def _differences(a: Sequence[Measured], b: Sequence[Measured]) -> list[Differenc
     keys = dict.fromkeys(key for metrics in everywhere for key in metrics)
     otherwise = _measured_otherwise([*a, *b])
     made = [
-        _difference(
+        paired_difference(
             [run.get(key) for run in everywhere[: len(a)]],
             [run.get(key) for run in everywhere[len(a) :]],
             [run.run.result.run_id for run in a],
@@ -263,14 +263,22 @@ def _measured_otherwise(runs: Sequence[Measured]) -> set[str]:
     return {split for split, found in contents.items() if len(found) > 1}
 
 
-def _difference(
+def paired_difference(
     a: Sequence[Metric | None],
     b: Sequence[Metric | None],
     a_identity: Sequence[str],
     b_identity: Sequence[str],
-    otherwise: bool,
+    otherwise: bool = False,
 ) -> Difference:
-    """A metric of the runs of A and of B; None where a run lacks it."""
+    """One metric on both sides, by itself: neither adjusted nor judged.
+
+    Args:
+        a: of each run of A; None where a run lacks it.
+        b: of each run of B; one of all has it.
+        a_identity: who A's runs are (`nested_replicates`).
+        b_identity: who B's runs are; the same runs share their draws.
+        otherwise: that the runs did not measure the same.
+    """
     in_a, in_b = ([m for m in side if m is not None] for side in (a, b))
     both = [*in_a, *in_b]
     directions = {m.higher_is_better for m in both}
@@ -397,6 +405,11 @@ def _verdict(difference: Difference, adjusted: float) -> Verdict:
         return "differ"
     a_is_higher = (difference.value or 0.0) > 0
     return "A better" if a_is_higher is difference.higher_is_better else "B better"
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six significant digits: what comes after them differs by platform."""
+    return None if value is None else float(f"{value:.6g}")
 
 
 # --- words ----------------------------------------------------------------------------------------
