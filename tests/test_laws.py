@@ -245,6 +245,14 @@ def test_validate_imports_no_torch(tmp_path: Path):
     assert "unlearnbench_tasks" in found  # it did recompute
 
 
+def test_compare_imports_no_torch(tmp_path: Path):
+    a = handmade.outcome(tmp_path, "npo", forget=[0.5] * 6)
+    b = handmade.outcome(tmp_path, "rome", forget=[0.4] * 6)
+    found = loaded(COMMAND, "compare", str(a), str(b))
+    assert not found & (HEAVY | {"datasets", "sklearn"})
+    assert "unlearnbench_tasks" in found  # it did recompute
+
+
 def test_no_module_of_results_tasks_probes_or_board_imports_torch():
     rooms = (
         "unlearnbench.results",

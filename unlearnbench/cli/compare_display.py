@@ -27,6 +27,8 @@ _HEADS = ("metric", "split", "A", "B", "A - B", "95 % interval", "verdict")
 _ALIGN = ("left", "left", "right", "right", "right", "left", "left")
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 _COLOURS = {"A better": "green", "B better": "magenta", "differ": "yellow"}
+#: Ever narrower layouts: the columns that are left out, and whether verdicts are brief.
+_LAYOUTS = ((), False), (("split",), False), (("split",), True), (("split", "A", "B"), True)
 #: The verdicts where the words do not fit.
 _BRIEF = {"no difference shown": "not shown"}
 
@@ -67,28 +69,30 @@ def _seeds(side: Outcome) -> str:
 def _table(differences: Sequence[Difference], width: int) -> list[str]:
     """Headline scores, then the others, in the widest layout that fits."""
     names = [_name(d) for d in differences]
-    for titled, brief in ((False, False), (True, False), (True, True)):
-        lines = _lines(differences, names, titled, brief)
+    lines: list[str] = []
+    for hidden, brief in _LAYOUTS:
+        lines = _lines(differences, names, hidden, brief)
         excess = max(map(len, lines)) - width
-        if excess <= 0:
-            return _coloured(lines)
-    longest = max(map(len, names)) - excess
-    cut = [_cut(d, max(longest, _LEAST_NAME)) for d in differences]
-    return _coloured(_lines(differences, cut, titled=True, brief=True))
+        if excess > 0 and brief:
+            room = max(max(map(len, names)) - excess, _LEAST_NAME)
+            lines = _lines(differences, [_cut(d, room) for d in differences], hidden, brief)
+        if max(map(len, lines)) <= width:
+            break
+    return _coloured(lines)
 
 
 def _lines(
-    differences: Sequence[Difference], names: Sequence[str], titled: bool, brief: bool
+    differences: Sequence[Difference], names: Sequence[str], hidden: Sequence[str], brief: bool
 ) -> list[str]:
     """The table.
 
     Args:
         differences: a row each.
         names: of their metrics, as they are shown.
-        titled: a split is a title above its rows and no column.
+        hidden: columns that are left out; a split is then a title above its rows.
         brief: verdicts by fewer words.
     """
-    columns = [place for place, head in enumerate(_HEADS) if not (titled and head == "split")]
+    columns = [place for place, head in enumerate(_HEADS) if head not in hidden]
     grid = [_HEADS, *(_row(d, n, brief) for d, n in zip(differences, names, strict=True))]
     made = tabulate(
         [[row[place] for place in columns] for row in grid],
@@ -103,11 +107,13 @@ def _lines(
     for headline, group in groupby(told, key=lambda row: bool(row[0].headline)):
         out += ["", "headline scores" if headline else "other metrics"]
         for split, part in groupby(group, key=lambda row: row[0].split):
-            if titled and not headline:
+            if "split" in hidden and not headline:
                 out.append(f"{plain_line(split)}:")
             out += [row for _, row in part]
     if brief:
         out += ["", *(f"{short}: {long}" for long, short in _BRIEF.items())]
+    if left_out := [head for head in hidden if head != "split"]:
+        out.append(f"left out to fit: {', '.join(left_out)}")
     return out
 
 

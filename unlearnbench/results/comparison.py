@@ -48,6 +48,8 @@ COMPARISON_VERSION = "1"
 ALPHA = 0.05
 #: With fewer clusters than this an interval is clearly too narrow (docs/metrics.md).
 FEW_CLUSTERS = 20
+#: And with fewer seeds than this, where seeds differ more than items do.
+FEW_SEEDS = 5
 
 Verdict = Literal[
     "A better",
@@ -442,8 +444,13 @@ def _notes(
                 f"{name}: {counted(len(side.superseded), 'older run')} of the same seeds "
                 f"{'does' if len(side.superseded) == 1 else 'do'} not count."
             )
-        if len(side.runs) == 1 and DETERMINISTIC not in side.first.method.flags:
-            yield f"{name} is one seed: what another seed would change is in no interval."
+        if DETERMINISTIC not in side.first.method.flags and len(side.runs) < FEW_SEEDS:
+            yield (
+                f"{name} is one seed: what another seed would change is in no interval."
+                if len(side.runs) == 1
+                else f"{name} has {len(side.runs)} seeds: with so few, intervals are too narrow "
+                "where seeds differ more than items."
+            )
         flags = sorted({f for run in side.runs for f in run.result.method.flags} - {DETERMINISTIC})
         if flags:
             yield plain_line(f"{name} is flagged: {', '.join(flags)}.")
