@@ -69,7 +69,18 @@ API: Mapping[str, Sequence[str]] = {
         "lens_attack",
         "LensAttack",
     ),
-    "results": ("run", "Result", "Metric", "Record", "load_records", "ResultStore", "counting"),
+    "results": (
+        "run",
+        "compare",
+        "Comparison",
+        "Difference",
+        "Result",
+        "Metric",
+        "Record",
+        "load_records",
+        "ResultStore",
+        "counting",
+    ),
     "errors": ("UserError", "PluginError", "DataError", "ModelError", "ResultError", "Diverged"),
 }
 

@@ -13,6 +13,7 @@ from unlearnbench.errors import counted
 from unlearnbench.results.comparison import Comparison, Difference
 from unlearnbench.results.outcome import Outcome
 from unlearnbench.results.store import plain_line
+from unlearnbench.results.verification import TOLERANCE
 
 #: Columns where nobody says how many there are: in a log, in a file.
 WIDTH = 100
@@ -149,7 +150,7 @@ def _number(value: float | None, sign: str = "") -> str:
     if value is None:
         return _NOTHING
     size = abs(value)
-    if size == 0:
+    if size == 0 or (sign and size <= TOLERANCE):  # what `validate` takes for equal
         return "0.000"
     if size < 0.0005 or size >= 1e6:
         return f"{value:{sign}.1e}"
