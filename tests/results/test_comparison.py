@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from scipy.stats import false_discovery_control
 import unlearnbench
 from tests import handmade
 from tests.plugin_site import plugin_site
-from unlearnbench import Comparison, Difference, Metric, Record, ResultError, metrics
+from unlearnbench import Comparison, Difference, Metric, Record, ResultError, metrics, plugins
 from unlearnbench.aggregation import column, every_replicate, summarise
+from unlearnbench.probe import Attacked, robustness
 from unlearnbench.results import load_result, verify
 from unlearnbench.results.comparison import (
     benjamini_hochberg,
@@ -591,3 +592,119 @@ def test_results_keep_the_replicates_of_headlines_alone_when_nobody_compares():
     }
     again = handmade.Tofu.aggregate(handmade.records(), handmade.records())
     assert [m.replicates for m in again] == [m.replicates for m in plain]
+
+
+# --- probes --------------------------------------------------------------------------------------
+
+PEEK = """
+    from unlearnbench import Probe
+
+    class Peek(Probe):
+        name = "peek"
+        version = "2"
+
+        def attack(self, model, target, progress): ...
+"""
+
+
+def attacked(path: Path, recovered: float, *, standard: bool = False, **config: Any) -> Path:
+    """The result with a probe that brought so much of each of eight items out of its model."""
+    store, result = unlearnbench.ResultStore(path.parent), load_result(path)
+
+    def told(value: float, name: str | None, folder: Path) -> tuple[list[Record], str, str]:
+        records = [
+            Record(f"{i}", "forget", f"author-{i}", {"recovered": value + i / 100, "recall": 0.1})
+            for i in range(8)
+        ]
+        return records, *store.save_records(folder, name, records)
+
+    own, file, digest = told(recovered, f"{result.run_id}.probe-peek.records.jsonl.gz", path.parent)
+    before, before_file, before_digest = told(0.9, None, path.parents[1])
+    retained, retain_file, retain_digest = told(0.2, None, path.parents[1])
+    probe = plugins.load("probe", "peek")
+
+    def made(records: list[Record]) -> list[dict[str, Any]]:
+        some = probe.aggregate(None, records, before, retained)
+        return [m.model_dump(mode="json") for m in some]
+
+    block = {
+        "version": "2",
+        "distribution": "kit",
+        "config": config,
+        "standard": standard,
+        "status": "ok",
+        "metrics": made(own),
+        "reference": {"before": made(before), "retain_model": made(retained)},
+        "records": {
+            "file": file,
+            "sha256": digest,
+            "before_file": before_file,
+            "before_sha256": before_digest,
+            "retain_file": retain_file,
+            "retain_sha256": retain_digest,
+        },
+    }
+    metrics_now = json.loads(path.read_text())["metrics"]
+    if standard:
+        headline = robustness([Attacked(own, before, retained)])
+        metrics_now += [m.model_dump(mode="json") for m in headline]
+    return edited(path, schema_version="1.4.0", probes={"peek": block}, metrics=metrics_now)
+
+
+@pytest.fixture
+def probes(tmp_path: Path) -> Iterator[None]:
+    """`peek` is installed."""
+    with plugin_site(tmp_path / "site") as site:
+        site.install("kit", {"probe": {"peek": "kit:Peek"}}, {"kit.py": PEEK})
+        yield
+
+
+@pytest.mark.usefixtures("probes")
+def test_what_an_attack_brings_back_is_compared_as_every_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: ["peek"])
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3, standard=True)
+    b = attacked(handmade.outcome(tmp_path, "rome", forget=LOW), 0.6, standard=True)
+    assert verify(a) == []
+    found = compare(a, b)
+    recovered = metric(found, "recovered", "peek:forget")
+    assert recovered.value == pytest.approx(-0.3)
+    assert (recovered.low, recovered.high) == pytest.approx((-0.3, -0.3), abs=2e-6)
+    assert recovered.verdict == "A better"
+    # 0.3 and 0.6 of the way from 0.2 to 0.9, and the headline is 1 less that
+    assert metric(found, "excess", "peek:forget").value == pytest.approx(-0.3 / 0.7)
+    headline = metric(found, "robustness")
+    assert headline.value == pytest.approx(0.3 / 0.7)
+    assert (headline.headline, headline.verdict) == ("robustness", "A better")
+    assert not any(note.startswith("Probes of") for note in found.notes)
+
+
+@pytest.mark.usefixtures("probes")
+def test_an_attack_under_other_options_is_not_compared_nor_is_what_it_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: ["peek"])
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3, standard=True, items=8)
+    b = attacked(handmade.outcome(tmp_path, "rome", forget=LOW), 0.6, standard=True, items=9)
+    found = compare(a, b)
+    for d in (metric(found, "recovered", "peek:forget"), metric(found, "robustness")):
+        assert (d.value, d.reason) == (None, "its items, options or program are not the same")
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_probe_that_one_side_faced_is_told(tmp_path: Path):
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3)
+    found = compare(a, handmade.outcome(tmp_path, "rome", forget=LOW))
+    assert metric(found, "recovered", "peek:forget").verdict == "only in A"
+    assert "Probes of A: peek; of B: none." in found.notes
+
+
+@pytest.mark.usefixtures("probes")
+def test_numbers_of_a_probe_that_do_not_follow_are_refused(tmp_path: Path):
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3)
+    document = json.loads(a.read_text())
+    document["probes"]["peek"]["metrics"][0]["value"] += 0.1
+    a.write_text(json.dumps(document))
+    told = refusal(a, handmade.outcome(tmp_path, "rome", forget=LOW))
+    assert told.startswith(f"{a}: probes.peek.metrics[")

@@ -26,6 +26,7 @@ from unlearnbench.results.outcome import (
     read_outcome,
     refuse_other_items,
     refuse_what_is_not_comparable,
+    split_of_probe,
 )
 from unlearnbench.results.pooling import (
     DETERMINISTIC,
@@ -60,6 +61,8 @@ Verdict = Literal[
     "only in A",
     "only in B",
 ]
+#: The headline score that is made of the suite's own probes.
+ROBUSTNESS: Headline = "robustness"
 _FOUND = ("A better", "B better", "differ")
 _HEADLINES = get_args(Headline)
 
@@ -233,7 +236,7 @@ def _differences(a: Sequence[Measured], b: Sequence[Measured]) -> list[Differenc
             [run.get(key) for run in everywhere[len(a) :]],
             [run.run.result.run_id for run in a],
             [run.run.result.run_id for run in b],
-            key[1] in otherwise,
+            not otherwise.isdisjoint(key),
         )
         for key in keys
     ]
@@ -253,16 +256,25 @@ def _by_key(run: Measured) -> dict[tuple[str, str], Metric]:
 
 
 def _measured_otherwise(runs: Sequence[Measured]) -> set[str]:
-    """Splits of utilities whose items, options or program are not the same in all runs."""
+    """What is not the same in all runs: splits of utilities and of probes, by items, options or
+    program; and `robustness`, where one of the suite's own probes is among them.
+    """
     from unlearnbench.utility import split_of  # which needs this room
 
     contents: dict[str, set[str]] = {}
+    counted: set[str] = set()
     for run in runs:
         for block in run.run.result.utilities:
             for part in block.tasks:
                 content = canonical(utility_content(block, part))
                 contents.setdefault(split_of(block.name, part.name), set()).add(content)
-    return {split for split, found in contents.items() if len(found) > 1}
+        for name, probe in run.run.result.probes.items():
+            content = canonical([probe.version, probe.distribution, probe.config])
+            for split in {split_of_probe(name, m.split) for m in probe.metrics}:
+                contents.setdefault(split, set()).add(content)
+                counted |= {split} if probe.standard else set()
+    found = {split for split, some in contents.items() if len(some) > 1}
+    return found | ({ROBUSTNESS} if found & counted else set())
 
 
 def paired_difference(
@@ -465,6 +477,10 @@ def _notes(
             f"A was chosen among {counted(a.cost.trials, 'trial')} and B among {b.cost.trials}: "
             "part of a difference may be the tuning."
         )
+    made = [_applied(side) for side in sides]
+    if made[0] != made[1]:
+        told = (", ".join(sorted(found)) or "none" for found in made)
+        yield plain_line("Probes of A: {}; of B: {}.".format(*told))
     fewest = _fewest_clusters(runs)
     if fewest is not None and fewest[1] < FEW_CLUSTERS:
         split, number = fewest
@@ -483,6 +499,16 @@ def _notes(
             f"difference: of {len(tested)} metrics about {len(tested) * ALPHA:.1f} have one by "
             "chance where nothing differs."
         )
+
+
+def _applied(side: Outcome) -> set[str]:
+    """The probes that attacked a run of it."""
+    return {
+        name
+        for run in side.runs
+        for name, block in run.result.probes.items()
+        if block.status == "ok"
+    }
 
 
 def _fewest_clusters(runs: Sequence[Measured]) -> tuple[str, int] | None:

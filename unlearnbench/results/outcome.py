@@ -72,7 +72,8 @@ class Measured:
     """The metrics of a run.
 
     Attributes:
-        metrics: with the replicates of all, where they were made again from the records.
+        metrics: its own and its probes', with the replicates of all where they were made again from
+            the records.
         items: that the task measured; None where there are no records.
         stated: why the metrics are only those that the file states; None where they are not.
     """
@@ -144,14 +145,20 @@ def measured(outcome: Outcome) -> list[Measured]:
 
     found = []
     for run in outcome.runs:
-        made = remade(run.result, run.path)
+        result = run.result
+        made = remade(result, run.path)
         if isinstance(made, str):
-            found.append(Measured(run, tuple(run.result.metrics), None, made))
+            attacks = {name: block.metrics for name, block in result.probes.items()}
+            found.append(Measured(run, _all(result.metrics, attacks), None, made))
         else:
-            metrics, records = made
-            own = _items(of_the_task(records, run.result.utilities))
-            found.append(Measured(run, tuple(metrics), own, None))
+            own = _items(of_the_task(made.records, result.utilities))
+            found.append(Measured(run, _all(made.metrics, made.probes), own, None))
     return found
+
+
+def split_of_probe(probe: str, split: str) -> str:
+    """The split that a comparison has a probe's metric under."""
+    return f"{probe}:{split}"
 
 
 def refuse_other_items(runs: Iterable[Measured]) -> None:
@@ -272,6 +279,18 @@ def _brief(value: object) -> str:
     if len(text) == 64 and " " not in text:
         return text[:8]
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}…"
+
+
+def _all(metrics: Sequence[Metric], attacks: Mapping[str, Sequence[Metric]]) -> tuple[Metric, ...]:
+    """The metrics of a run, those of its probes under splits of their own."""
+    return (
+        *metrics,
+        *(
+            m.model_copy(update={"split": split_of_probe(name, m.split), "headline": None})
+            for name, some in sorted(attacks.items())
+            for m in some
+        ),
+    )
 
 
 def _items(records: Iterable[Record]) -> Items:

@@ -245,9 +245,7 @@ class _Probed:
     headline: list[Metric]
 
 
-def _recompute_probes(
-    result: Result, made_by: _Plugins, loaded: Mapping[str, _Table]
-) -> _Probed:
+def _recompute_probes(result: Result, made_by: _Plugins, loaded: Mapping[str, _Table]) -> _Probed:
     """What is wrong with the numbers of the probes, and what they are."""
     from unlearnbench.probe import Attacked, robustness_of
 
