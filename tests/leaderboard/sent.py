@@ -21,21 +21,12 @@ def run_id(seed: int) -> str:
 def result(folder: Path, seed: int = 0, *, method: str = "grad-diff", **provenance: Any) -> Path:
     """A result that verifies, with its records and its references'."""
     blocks = handmade.blocks()
-    own = run_id(seed if method == "grad-diff" else seed + 256)
-    path = handmade.saved(
+    return handmade.saved(
         folder,
-        run_id=own,
+        run_id=run_id(seed if method == "grad-diff" else seed + 256),
         method=blocks["method"].model_copy(update={"name": method}),
         provenance=blocks["provenance"].model_copy(update={"seed": seed, **provenance}),
     )
-    # What is made by hand has one name for all records, the store one for each run.
-    name = f"{own}.records.jsonl.gz"
-    made = path.parents[1] / handmade.NAMES["method"] / f"{handmade.RUN_ID}.records.jsonl.gz"
-    made.rename(path.parent / name)
-    if not any(made.parent.iterdir()):
-        made.parent.rmdir()
-    change(path, lambda document: document["records"].update(file=name))
-    return path
 
 
 def renamed(path: Path) -> Path:

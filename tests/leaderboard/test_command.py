@@ -303,9 +303,6 @@ def several(folder, count=8):
     for number in range(count):
         block = handmade.blocks()["method"].model_copy(update={"name": f"method-{number}"})
         paths.append(handmade.saved(folder, run_id=f"{number:016x}", method=block))
-        # `saved` keeps records beside its own method; a result's lie beside itself.
-        for file in (folder / "tofu-forget10" / "tiny" / "grad-diff").glob("*.gz"):
-            shutil.copy(file, paths[-1].parent)
     return paths
 
 
@@ -316,7 +313,7 @@ def test_every_broken_file_is_one_line_and_all_others_are_rows(tmp_path):
     spoiled = tmp_path / "spoiled"
     shutil.copytree(results, spoiled)
     folder = spoiled / "tofu-forget10" / "tiny"
-    records = f"{handmade.RUN_ID}.records.jsonl.gz"
+    records = [path.with_suffix(".records.jsonl.gz").name for path in paths]
     (spoiled / "torn.json").write_bytes(paths[0].read_bytes()[:1000])
     (spoiled / "schema.json").write_text('{"run_id": 5}')
     (spoiled / "empty.json").write_bytes(b"")
@@ -330,11 +327,11 @@ def test_every_broken_file_is_one_line_and_all_others_are_rows(tmp_path):
     (spoiled / "folder.json").mkdir()
     with open(os.fsencode(spoiled) + b"/\xff\x1b[2J.json", "wb") as stream:
         stream.write(b"{}")
-    (folder / "method-0" / records).unlink()
+    (folder / "method-0" / records[0]).unlink()
     other = dump_records([Record("a", "forget", "a", {"prob": 0.5})])
-    (folder / "method-1" / records).write_bytes(other)
-    (folder / "method-2" / records).unlink()
-    os.mkfifo(folder / "method-2" / records)
+    (folder / "method-1" / records[1]).write_bytes(other)
+    (folder / "method-2" / records[2]).unlink()
+    os.mkfifo(folder / "method-2" / records[2])
     out = tmp_path / "board"
     done = call("build", spoiled, "--out", out)
     assert done.exit_code == 0, done.output
