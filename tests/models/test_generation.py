@@ -70,8 +70,9 @@ def test_batch_size_order_and_neighbours_do_not_change_what_is_sampled(model_typ
     assert_alone_as_together(language_model(model_type), SAMPLED)
 
 
-def test_a_prompt_given_twice_is_sampled_twice_and_said_twice():
-    model = language_model()
+@pytest.mark.parametrize("model_type", ["gpt2", "gemma2", "llama", "mamba"])
+def test_a_prompt_given_twice_is_sampled_twice_and_said_twice(model_type):
+    model = language_model(model_type)
     [prompt, other] = prompt_ids(model)[:2]
     said = generate(model, [prompt, other, prompt], 10, GREEDY)
     assert said[0] == said[2]
@@ -80,6 +81,14 @@ def test_a_prompt_given_twice_is_sampled_twice_and_said_twice():
     # The first few of many samples are the few samples: sampling more only adds.
     assert generate(model, [prompt] * 3, 10, SAMPLED) == samples[:3]
     assert generate(model, [other, prompt, other, prompt], 10, SAMPLED)[1::2] == samples[:2]
+    assert generate(model, [prompt] * 3, 4, SAMPLED) == [tokens[:4] for tokens in samples[:3]]
+
+
+def test_samples_of_one_prompt_read_it_once():
+    model = language_model()
+    prompt = prompt_ids(model)[0]
+    generate(model, [prompt] * 8, 1, SAMPLED)
+    assert model.forward_tokens == len(prompt)
 
 
 def test_a_seed_decides_a_sample():
@@ -115,7 +124,7 @@ def test_top_k_and_top_p_keep_only_the_likely_tokens():
     ranked = p.argsort(descending=True).tolist()
 
     def tokens(**options):
-        drawn = generate(model, [prompt] * 100, 1, Sampling(temperature=1.0, **options))
+        drawn = generate(model, [prompt] * 100, 1, Sampling(**{"temperature": 1.0, **options}))
         return {t[0] for t in drawn if t}
 
     assert tokens(top_k=1) <= {ranked[0]}
@@ -124,6 +133,16 @@ def test_top_k_and_top_p_keep_only_the_likely_tokens():
     nucleus = next(k for k in range(1, 321) if p[ranked[:k]].sum() >= 0.3)
     assert tokens(top_p=0.3) <= set(ranked[:nucleus])
     assert tokens(top_p=1e-9) <= {ranked[0]}
+    # A nucleus of more tokens than are looked through first is found too.
+    assert len(tokens(top_p=0.99, temperature=100.0)) > 64
+
+
+def test_a_logit_without_bound_is_told_where_it_is_sampled_from():
+    model = language_model()
+    with torch.no_grad():
+        model.hf.get_output_embeddings().weight[7] = float("inf")
+    with pytest.raises(Diverged, match=r"not finite|not numbers"):
+        model.generate(PROMPTS, max_new_tokens=2, temperature=1.0)
 
 
 def test_a_low_temperature_is_greedy():

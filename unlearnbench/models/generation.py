@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: does not costs memory for its keys and values only.
 TYPICAL_ANSWER = 48
 
+#: Tokens among which a nucleus is looked for before all are sorted.
+_NUCLEUS = 64
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -82,7 +85,7 @@ def generate(
                 prompt=len(prompts[i]),
                 ids=[*prompts[i], *starts[i]],
                 room=room[i] - len(starts[i]),
-                generator=torch.Generator().manual_seed(seeds[i]),
+                draws=_draws(seeds[i], room[i] - len(starts[i])) if sampling.temperature else (),
             )
             for i in batch
         ]
@@ -153,14 +156,14 @@ def _generate_batch(
 
 @dataclass
 class _Row:
-    """Prompt number `index`, its length, it and what was generated after it, and how many tokens
-    more it may have."""
+    """Prompt number `index`, its length, it and what was generated after it, how many tokens more
+    it may have, and for each of them what chooses it, where it is sampled."""
 
     index: int
     prompt: int
     ids: list[int]
     room: int
-    generator: torch.Generator
+    draws: Sequence[float]
 
 
 def _extend(
@@ -171,10 +174,13 @@ def _extend(
     Left-padded; positions count from each row's first real token. Returns the unfinished rows.
     """
     device, limit = model.device, model.max_positions
+    cache = DynamicCache(config=model.hf.config) if attends(model) else None
+    # Samples of one prompt read it once, where what was read can be copied.
+    read, place = _distinct(rows) if cache is not None else (rows, list(range(len(rows))))
     width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for index, row in enumerate(rows):
+    ids = torch.zeros(len(read), width, dtype=torch.long)
+    mask = torch.zeros(len(read), width, dtype=torch.long)
+    for index, row in enumerate(read):
         ids[index, width - len(row.ids) :] = torch.tensor(row.ids)
         mask[index, width - len(row.ids) :] = 1
     ids, mask = ids.to(device), mask.to(device)
@@ -182,22 +188,26 @@ def _extend(
     steps = max(row.room for row in rows)
     if limit is not None:
         steps = min(steps, limit - width)
-    cache = DynamicCache(config=model.hf.config) if attends(model) else None
     past = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
     alive = list(rows)
     ends = {row.index: width - len(row.ids) + row.prompt - 1 for row in rows}
     for step in range(steps):
         model.forward_tokens += ids.numel()
         # With a cache only the first pass holds the prompts.
-        columns = [ends[row.index] if cache is None or not step else -1 for row in alive]
-        with steering.rows([row.index for row in alive], columns):
+        shown = alive if step else read
+        columns = [ends[row.index] if cache is None or not step else -1 for row in shown]
+        with steering.rows([row.index for row in shown], columns):
             output = model.hf.base_model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, **past
             )
-        logits = head_logits(model, output.last_hidden_state[:, -1])  # [alive, vocab]
+        logits = head_logits(model, output.last_hidden_state[:, -1])  # [shown, vocab]
         if torch.isnan(logits).any():
             raise Diverged(f"{model.name}: the model's logits are not numbers.")
-        chosen = _choose(logits, sampling, [row.generator for row in alive])
+        if len(shown) < len(alive) and cache is not None:
+            each = torch.tensor(place, device=device)
+            logits, mask, positions = logits[each], mask[each], positions[each]
+            cache.reorder_cache(each)
+        chosen = _choose(logits, sampling, [row.draws[-row.room] for row in alive if row.draws])
         keep = []
         for slot, (row, token) in enumerate(zip(alive, chosen, strict=True)):
             if token in model.eos_ids:
@@ -222,23 +232,59 @@ def _extend(
     return alive
 
 
-def _choose(
-    logits: torch.Tensor, sampling: Sampling, generators: Sequence[torch.Generator]
-) -> list[int]:
+def _distinct(rows: Sequence[_Row]) -> tuple[list[_Row], list[int]]:
+    """The first row of each text, and for every row which of them reads what it reads."""
+    firsts: dict[tuple[int, ...], _Row] = {}
+    for row in rows:
+        firsts.setdefault(tuple(row.ids), row)
+    places = {ids: place for place, ids in enumerate(firsts)}
+    return list(firsts.values()), [places[tuple(row.ids)] for row in rows]
+
+
+def _draws(seed: int, count: int) -> list[float]:
+    """So many numbers of [0, 1). The first ones do not depend on how many there are."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn: list[float] = torch.rand(count, dtype=torch.float64, generator=generator).tolist()
+    return drawn
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling, draws: Sequence[float]) -> list[int]:
+    """The next token of each row of `logits` [rows, vocab]: the likeliest, or the one that `draws`
+    falls on where the tokens that may come lie side by side, as wide as they are likely.
+    """
     if sampling.temperature == 0:
-        chosen: list[int] = logits.argmax(dim=1).tolist()  # one wait for the device, not one a row
-        return chosen
-    logits = logits.cpu() / sampling.temperature
-    if sampling.top_k:
-        floor = logits.topk(min(sampling.top_k, logits.shape[1]), dim=1).values[:, -1:]
-        logits = logits.masked_fill(logits < floor, float("-inf"))
-    probabilities = logits.softmax(dim=1)
+        greedy: list[int] = logits.argmax(dim=1).tolist()  # one wait for the device, not one a row
+        return greedy
+    logits = logits.float() / sampling.temperature
+    narrow = sampling.top_k or sampling.top_p < 1
+    logp, order = _likeliest(logits, sampling) if narrow else (logits.log_softmax(dim=1), None)
+    p = logp.exp().cpu().double()
+    if torch.isnan(p).any():
+        raise Diverged("the logits that are to be sampled from are not finite.")
     if sampling.top_p < 1:
-        ordered, order = probabilities.sort(dim=1, descending=True)
         # A token stays while the mass before it is below top_p: the first always does.
-        ordered = ordered.masked_fill(ordered.cumsum(dim=1) - ordered >= sampling.top_p, 0.0)
-        probabilities = torch.zeros_like(ordered).scatter(1, order, ordered)
-    return [
-        int(torch.multinomial(p, 1, generator=g))
-        for p, g in zip(probabilities, generators, strict=True)
-    ]
+        p = p.masked_fill(p.cumsum(dim=1) - p >= sampling.top_p, 0.0)
+    upto = p.cumsum(dim=1)  # [rows, tokens that may come]
+    wanted = torch.tensor(draws, dtype=torch.float64)[:, None] * upto[:, -1:]
+    place = torch.searchsorted(upto, wanted, right=True)
+    # A draw next to 1 may be rounded past the last token that has any width.
+    place = place.minimum(torch.searchsorted(upto, upto[:, -1:].contiguous()))
+    chosen: list[int] = (place if order is None else order.cpu().gather(1, place))[:, 0].tolist()
+    return chosen
+
+
+def _likeliest(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of the tokens that may come, the likeliest first, and which they are.
+
+    As many as hold `top_p` of the probability in every row, or more; of `top_k` the `top_k`.
+    """
+    vocabulary = logits.shape[1]
+    if sampling.top_k:
+        values, order = logits.topk(min(sampling.top_k, vocabulary), dim=1)
+        return values.log_softmax(dim=1), order
+    whole = logits.logsumexp(dim=1, keepdim=True)
+    count = min(_NUCLEUS, vocabulary)
+    values, order = logits.topk(count, dim=1)  # most nuclei are small: not all need be sorted
+    if count < vocabulary and bool(((values - whole).exp().sum(dim=1) < sampling.top_p).any()):
+        values, order = logits.sort(dim=1, descending=True)
+    return values - whole, order
