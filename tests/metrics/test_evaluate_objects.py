@@ -46,6 +46,10 @@ ITEMS: dict[str, st.SearchStrategy[tuple[Any, ...]]] = {
     ),
     **dict.fromkeys(("forget_truth_ratio", "retain_truth_ratio"), st.tuples(ratios)),
     "correct_choices": st.tuples(st.lists(number, min_size=3, max_size=3), st.integers(0, 2)),
+    "known_choices": st.tuples(st.sampled_from((0.0, 1.0)), st.integers(2, 6)),
+    "leak_at_k": st.tuples(st.lists(number, min_size=2, max_size=8)),
+    "expected_leak_bound": st.tuples(st.lists(share, min_size=1, max_size=8)),
+    "leak_upper_bound": st.tuples(share, st.integers(2, 16)),
     **dict.fromkeys(("rouge_l_recall", "greedy_correct"), st.tuples(text, text)),
     **dict.fromkeys(("is_degenerate", "is_refusal", "generation_entropy"), st.tuples(text)),
     "fluency": st.tuples(text, nlls),
@@ -65,6 +69,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fluency": {"reference_nlls": REFERENCE},
     "ks_statistic": {"reference": REFERENCE},
     "forget_quality": {"reference_ratios": REFERENCE},
+    "leak_at_k": {"k": 2},
+    "leak_upper_bound": {"k": 2},
 }
 #: How many items, where that is not free.
 COUNTS = {"model_utility": 9}
@@ -242,6 +248,7 @@ MONOTONE = {
     ("prefers", 0): -1,
     ("prefers", 1): 1,
     ("share_above_chance", 0): 1,
+    ("leak_upper_bound", 0): 1,
     ("privleak", 0): -1,
     ("mean", 0): 1,
     ("median", 0): 1,
@@ -255,7 +262,7 @@ MONOTONE = {
 @given(data=st.data(), step=share)
 def test_what_should_rise_or_fall_with_an_input_does(name: str, place: int, data: Any, step: float):
     first, *others = data.draw(items_of(name))
-    is_share = name in ("probability_drop", "share_above_chance", "privleak")
+    is_share = name in ("probability_drop", "share_above_chance", "privleak", "leak_upper_bound")
     raised = min(1.0, first[place] + step) if is_share else first[place] + step
     more = (*first[:place], raised, *first[place + 1 :])
     change = value(name, [more, *others]) - value(name, [first, *others])

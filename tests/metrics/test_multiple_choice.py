@@ -77,3 +77,47 @@ def test_resamples_broadcast_and_stay_apart():
 def test_an_accuracy_that_is_none_is_refused():
     with pytest.raises(ValueError, match="before"):
         metrics.share_above_chance(0.5, 1.5)
+
+
+def test_what_is_known_is_told_from_what_is_guessed():
+    # 8 of 12 right among 4: K + (1 - K) / 4 = 2/3, so K = 5/9; a right answer was known with
+    # probability (5/9) / (5/9 + 1/9) = 5/6.
+    known = metrics.known_choices([1] * 8 + [0] * 4, [4] * 12)
+    np.testing.assert_allclose(known, [5 / 6] * 8 + [0] * 4)
+    assert known.mean() == pytest.approx((8 / 12 - 1 / 4) / (1 - 1 / 4))
+
+
+@given(
+    right=st.lists(st.sampled_from((0.0, 1.0)), min_size=1, max_size=20),
+    choices=st.integers(2, 8),
+)
+def test_its_mean_is_the_accuracy_corrected_for_guessing(right: list[float], choices: int):
+    known = metrics.known_choices(right, [choices] * len(right))
+    chance = 1 / choices
+    corrected = max(0.0, (np.mean(right) - chance) / (1 - chance))
+    assert known.mean() == pytest.approx(corrected, abs=1e-12)
+    assert ((known >= 0) & (known <= np.array(right) + 1e-12)).all()
+
+
+def test_a_right_answer_among_many_was_rather_known():
+    few, many = metrics.known_choices([1, 1, 0, 1], [2, 8, 2, 8])[[0, 1]]
+    assert 0 < few < many < 1
+
+
+def test_a_guesser_knows_nothing_and_who_is_always_right_knows_all():
+    assert metrics.known_choices([1, 0, 0, 0], [4] * 4).tolist() == [0, 0, 0, 0]
+    assert metrics.known_choices([1, 1], [2, 4]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "correct, choices, fault",
+    [
+        ([], [], "at least one"),
+        ([0.5], [4], "a 0 or a 1"),
+        ([1], [1], "at least 2"),
+        ([1], [2, 2], "1 items"),
+    ],
+)
+def test_what_cannot_be_corrected_is_refused(correct: object, choices: object, fault: str):
+    with pytest.raises(ValueError, match=fault):
+        metrics.known_choices(correct, choices)  # type: ignore[arg-type]

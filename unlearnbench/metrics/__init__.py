@@ -1,8 +1,8 @@
 """Metrics: pure functions from the arrays of an evaluation to numbers. Nothing here sees a model.
 
 Read in the order of an evaluation: the scores of one answer (`answer_tokens`, `truth_ratio`,
-`generation`, `membership`), the numbers over all items (`aggregate`, `membership`), their intervals
-(`bootstrap`). `evaluate_objects` makes a Hugging Face `evaluate` metric of each.
+`generation`, `membership`, `sampling`), the numbers over all items (`aggregate`, `membership`),
+their intervals (`bootstrap`). `evaluate_objects` makes a Hugging Face `evaluate` metric of each.
 """
 
 from unlearnbench.metrics.aggregate import (
@@ -45,7 +45,13 @@ from unlearnbench.metrics.membership import (
     mia_zlib,
     privleak,
 )
-from unlearnbench.metrics.multiple_choice import CHANCE, correct_choices, share_above_chance
+from unlearnbench.metrics.multiple_choice import (
+    CHANCE,
+    correct_choices,
+    known_choices,
+    share_above_chance,
+)
+from unlearnbench.metrics.sampling import expected_leak_bound, leak_at_k, leak_upper_bound
 from unlearnbench.metrics.truth_ratio import (
     forget_truth_ratio,
     normalised_probability,
@@ -61,6 +67,7 @@ __all__ = [
     "cluster_weights",
     "correct_choices",
     "exact_memorization",
+    "expected_leak_bound",
     "extraction_strength",
     "extraction_strength_ou",
     "fluency",
@@ -71,7 +78,10 @@ __all__ = [
     "harmonic_mean",
     "is_degenerate",
     "is_refusal",
+    "known_choices",
     "ks_statistic",
+    "leak_at_k",
+    "leak_upper_bound",
     "mean",
     "median",
     "mia_closeness",

@@ -38,6 +38,7 @@ _OU = "Dorna et al. 2025, OpenUnlearning, arXiv:2506.12618"
 _MUSE = "Shi et al. 2024, MUSE: Machine Unlearning Six-Way Evaluation, arXiv:2407.06460"
 _CARLINI = "Carlini et al. 2021, Extracting Training Data from LLMs, arXiv:2012.07805"
 _ROME = "Meng et al. 2022, Locating and Editing Factual Associations in GPT, arXiv:2202.05262"
+_LEAK = "Reisizadeh et al. 2025, Leak@k, arXiv:2511.04934"
 _WMDP = "Li et al. 2024, The WMDP Benchmark, arXiv:2403.03218"
 
 
@@ -166,6 +167,14 @@ METRICS: dict[str, Definition] = {
         higher_is_better=_KNOWN,
         scope="items",
     ),
+    "known_choices": Definition(
+        room.known_choices,
+        "Multiple choice, corrected for guessing: how likely a right answer was known.",
+        "Lord and Novick 1968, Statistical Theories of Mental Test Scores",
+        {"correct": "number", "choices": "index"},
+        higher_is_better=_KNOWN,
+        scope="items",
+    ),
     # --- generated text ---------------------------------------------------------------------------
     "rouge_l_recall": Definition(
         room.rouge_l_recall,
@@ -211,6 +220,33 @@ METRICS: dict[str, Definition] = {
         {"predictions": "text"},
         bounds=_POSITIVE,
         higher_is_better=True,
+    ),
+    # --- sampled text -----------------------------------------------------------------------------
+    "leak_at_k": Definition(
+        room.leak_at_k,
+        "Expected best score of k samples, estimated without bias from all of them.",
+        _LEAK,
+        {"scores": "numbers"},
+        bounds=_ANY,  # the scores' own
+        higher_is_better=_KNOWN,
+        options=("k",),
+    ),
+    "expected_leak_bound": Definition(
+        room.expected_leak_bound,
+        "Upper confidence bound on the expected score of one more sample.",
+        "Scholten et al. 2024, arXiv:2410.03523",
+        {"scores": "numbers"},
+        higher_is_better=_KNOWN,
+        options=("confidence",),
+    ),
+    "leak_upper_bound": Definition(
+        room.leak_upper_bound,
+        "Upper confidence bound on the items' mean leak@k, over the luck of sampling.",
+        f"Hoeffding 1963; {_LEAK}",
+        {"leaks": "number", "samples": "index"},
+        higher_is_better=_KNOWN,
+        scope="whole",
+        options=("k", "confidence"),
     ),
     # --- edited facts -----------------------------------------------------------------------------
     "recalled": Definition(

@@ -41,6 +41,29 @@ def correct_choices(log_likelihoods: ArrayLike, gold: ArrayLike) -> NDArray[np.f
     return correct.astype(np.float64)
 
 
+def known_choices(correct: ArrayLike, choices: ArrayLike) -> NDArray[np.float64]:
+    """How likely each right answer was known and not guessed: [n], 0 where it was wrong.
+
+    `correct` [n] is 1 or 0, `choices` [n] how many each item has. An item is known with one
+    probability K, or guessed among its m choices (Lord and Novick 1968, the knowledge or random
+    guessing model): the accuracy is K + (1 - K) mean(1/m), which gives K, at least 0, and a right
+    answer was known with probability K / (K + (1 - K) / m). Range [0, 1]; higher means more is
+    known. Where all m are equal its mean is the accuracy corrected for guessing,
+    max(0, (accuracy - 1/m) / (1 - 1/m)): unlike `correct` it can stand beside scores that are 0
+    where nothing is known. An item's score depends on the others'. ValueError for no items, a
+    `correct` that is neither, or fewer than two choices.
+    """
+    right, many = np.asarray(correct, np.float64), np.asarray(choices, np.float64)
+    if right.ndim != 1 or not right.size or not np.isin(right, (0.0, 1.0)).all():
+        raise ValueError("correct needs a 0 or a 1 for each of at least one item.")
+    if many.shape != right.shape or not (many >= 2).all():
+        raise ValueError(f"choices needs a number of at least 2 for each of {len(right)} items.")
+    luck = float((1 / many).mean())
+    known = max(0.0, (float(right.mean()) - luck) / (1 - luck))
+    share: NDArray[np.float64] = right * known / (known + (1 - known) / many)
+    return share
+
+
 def share_above_chance(
     accuracy: ArrayLike, before: ArrayLike, chance: float = CHANCE
 ) -> float | NDArray[np.float64]:
