@@ -159,13 +159,22 @@ class Task(ABC, Generic[T]):
     ) -> list[float]:
         """How much of each item's answer the model gives when it is asked, from 0 to 1.
 
-        Items may have another prompt than `forget_items` gave them. Default: ROUGE-L recall of the
-        greedy answer.
+        Items may have another prompt than `forget_items` gave them. Default: what `recalled` finds
+        in the greedy answer.
+        """
+        said = model.generate([i.prompt for i in items], progress=progress)
+        return self.recalled(items, said)
+
+    def recalled(self, items: Sequence[ForgetItem], texts: Sequence[str]) -> list[float]:
+        """How much of each item's answer a text holds, from 0 to 1, whoever said it.
+
+        It measures what `recall` measures of what the model says by itself: for attacks that make
+        it speak otherwise (sampled, or begun for it). Items with `choices` are not answered in
+        text and never given. Default: ROUGE-L recall.
         """
         from unlearnbench import metrics
 
-        said = model.generate([i.prompt for i in items], progress=progress)
-        return [metrics.rouge_l_recall(t, i.answer) for t, i in zip(said, items, strict=True)]
+        return [metrics.rouge_l_recall(t, i.answer) for t, i in zip(texts, items, strict=True)]
 
     @classmethod
     @abstractmethod

@@ -291,6 +291,10 @@ class Counterfact(Task[CounterfactConfig]):
         check_finite(scores)
         return [float(metrics.recalled(true.answer_greedy)) for (true,) in scores]
 
+    def recalled(self, items: Sequence[ForgetItem], texts: Sequence[str]) -> list[float]:
+        """1 where the text begins with the object, as `recall` asks it; else 0."""
+        return [float(t.startswith(i.answer)) for t, i in zip(texts, items, strict=True)]
+
     def _spoken(
         self, model: LanguageModel, answers: Mapping[str, Continuation], progress: Progress
     ) -> dict[str, str]:

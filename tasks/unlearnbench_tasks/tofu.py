@@ -328,7 +328,7 @@ class Tofu(Task[TofuConfig]):
             max_new_tokens=self.config.max_new_tokens,
             progress=progress,
         )
-        return [metrics.rouge_l_recall(t, i.answer) for t, i in zip(said, items, strict=True)]
+        return self.recalled(items, said)
 
     def _attacked(
         self, records: list[Record], model: LanguageModel, progress: Progress
