@@ -17,6 +17,7 @@ probes (docs/metrics.md). Importing this module imports no torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -138,15 +139,18 @@ class Probe(ABC, Generic[P]):
         before: Sequence[Record] | None = None,
         retain_model: Sequence[Record] | None = None,
     ) -> list[Metric]:
-        """The probe's metrics from its records of the three models. Pure: no model, no torch."""
+        """The probe's metrics from its records of the three models. Pure: no model, no torch.
+
+        A score that some items do not have is the mean over those that have it.
+        """
+        told = Counter(name for r in records if r.split == FORGET for name in r.scores)
 
         def values(weigh: Weigh) -> Values:
             weights = weigh(records)[FORGET]
-            present = {name for r in records if r.split == FORGET for name in r.scores}
             out: Values = {
-                (name, FORGET): metrics.mean(column(records, FORGET, name), weights)
+                (name, FORGET): _mean_where_told(records, name, weights)
                 for name in (RECOVERED, RECALL, *cls.scores)
-                if name in present
+                if told[name]
             }
             for name, value in (
                 ("recovery", recovery(records, before, weigh)),
@@ -158,7 +162,7 @@ class Probe(ABC, Generic[P]):
 
         better: dict[object, bool] = dict.fromkeys((RECOVERED, RECALL, "recovery", "excess"), False)
         better |= {name: higher for name, higher in cls.scores.items() if higher is not None}
-        return summarise(
+        made = summarise(
             "probes",
             records,
             values,
@@ -166,6 +170,7 @@ class Probe(ABC, Generic[P]):
             better=better,
             headlines={},
         )
+        return [m.model_copy(update={"n": told[m.name]}) if told[m.name] else m for m in made]
 
     @classmethod
     def configured(cls, **values: Any) -> Probe[Any]:
@@ -289,6 +294,19 @@ def _share(
     gap = np.maximum(np.asarray(one) - np.asarray(zero), MIN_GAP)
     share = np.clip((np.asarray(value) - np.asarray(zero)) / gap, 0.0, 1.0)
     return float(share) if share.ndim == 0 else share
+
+
+def _mean_where_told(
+    records: Sequence[Record], score: str, weights: NDArray[np.int64] | None
+) -> float | NDArray[np.float64]:
+    """The mean of a score over the items that have it; in a resample with none of them, over all
+    of them."""
+    forget = [r.scores.get(score) for r in records if r.split == FORGET]
+    values = np.array([v for v in forget if v is not None], dtype=np.float64)
+    if weights is None or len(values) == len(forget):
+        return metrics.mean(values, weights)
+    own = weights[..., np.array([v is not None for v in forget])]
+    return metrics.mean(values, np.where(own.any(axis=-1, keepdims=True), own, 1))
 
 
 def _tells(records: Sequence[Record], score: str) -> bool:
