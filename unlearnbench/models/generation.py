@@ -174,13 +174,13 @@ def _extend(
     Left-padded; positions count from each row's first real token. Returns the unfinished rows.
     """
     device, limit = model.device, model.max_positions
-    cache = DynamicCache(config=model.hf.config) if attends(model) else None
-    # Samples of one prompt read it once, where what was read can be copied.
-    read, place = _distinct(rows) if cache is not None else (rows, list(range(len(rows))))
     width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(read), width, dtype=torch.long)
-    mask = torch.zeros(len(read), width, dtype=torch.long)
-    for index, row in enumerate(read):
+    alive = list(rows)
+    # What several rows have read alike (samples of one prompt, while they agree) is read once.
+    firsts, place = _distinct(alive)
+    ids = torch.zeros(len(firsts), width, dtype=torch.long)
+    mask = torch.zeros(len(firsts), width, dtype=torch.long)
+    for index, row in enumerate(alive[first] for first in firsts):
         ids[index, width - len(row.ids) :] = torch.tensor(row.ids)
         mask[index, width - len(row.ids) :] = 1
     ids, mask = ids.to(device), mask.to(device)
@@ -188,26 +188,23 @@ def _extend(
     steps = max(row.room for row in rows)
     if limit is not None:
         steps = min(steps, limit - width)
+    cache = DynamicCache(config=model.hf.config) if attends(model) else None
     past = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
-    alive = list(rows)
     ends = {row.index: width - len(row.ids) + row.prompt - 1 for row in rows}
     for step in range(steps):
         model.forward_tokens += ids.numel()
+        shown = [alive[first].index for first in firsts]
         # With a cache only the first pass holds the prompts.
-        shown = alive if step else read
-        columns = [ends[row.index] if cache is None or not step else -1 for row in shown]
-        with steering.rows([row.index for row in shown], columns):
+        columns = [ends[index] if cache is None or not step else -1 for index in shown]
+        with steering.rows(shown, columns):
             output = model.hf.base_model(
                 input_ids=ids, attention_mask=mask, position_ids=positions, **past
             )
         logits = head_logits(model, output.last_hidden_state[:, -1])  # [shown, vocab]
         if torch.isnan(logits).any():
             raise Diverged(f"{model.name}: the model's logits are not numbers.")
-        if len(shown) < len(alive) and cache is not None:
-            each = torch.tensor(place, device=device)
-            logits, mask, positions = logits[each], mask[each], positions[each]
-            cache.reorder_cache(each)
-        chosen = _choose(logits, sampling, [row.draws[-row.room] for row in alive if row.draws])
+        draws = [row.draws[-row.room] for row in alive if row.draws]
+        chosen = _choose(logits, place, sampling, draws)
         keep = []
         for slot, (row, token) in enumerate(zip(alive, chosen, strict=True)):
             if token in model.eos_ids:
@@ -219,10 +216,12 @@ def _extend(
         alive = [alive[slot] for slot in keep]
         if not alive:
             break
-        kept = torch.tensor(keep, device=device)
-        if len(keep) < len(chosen) and cache is not None:
+        firsts, now = _distinct(alive)
+        parents = [place[keep[first]] for first in firsts]
+        place, kept = now, torch.tensor(parents, device=device)
+        if parents != list(range(len(shown))) and cache is not None:
             cache.reorder_cache(kept)
-        new = torch.tensor([[row.ids[-1]] for row in alive], device=device)
+        new = torch.tensor([[alive[first].ids[-1]] for first in firsts], device=device)
         mask = torch.cat([mask[kept], torch.ones_like(new)], dim=1)
         if cache is not None:
             ids, positions = new, positions[kept, -1:] + 1
@@ -232,13 +231,17 @@ def _extend(
     return alive
 
 
-def _distinct(rows: Sequence[_Row]) -> tuple[list[_Row], list[int]]:
-    """The first row of each text, and for every row which of them reads what it reads."""
-    firsts: dict[tuple[int, ...], _Row] = {}
-    for row in rows:
-        firsts.setdefault(tuple(row.ids), row)
-    places = {ids: place for place, ids in enumerate(firsts)}
-    return list(firsts.values()), [places[tuple(row.ids)] for row in rows]
+def _distinct(rows: Sequence[_Row]) -> tuple[list[int], list[int]]:
+    """The first of the rows that read alike, and for every row which of these it is like.
+
+    Rows are alike where prompts and what was generated after them are.
+    """
+    firsts: dict[tuple[int, ...], int] = {}
+    keys = [(row.prompt, *row.ids) for row in rows]
+    for slot, key in enumerate(keys):
+        firsts.setdefault(key, slot)
+    places = {key: place for place, key in enumerate(firsts)}
+    return list(firsts.values()), [places[key] for key in keys]
 
 
 def _draws(seed: int, count: int) -> list[float]:
@@ -248,13 +251,17 @@ def _draws(seed: int, count: int) -> list[float]:
     return drawn
 
 
-def _choose(logits: torch.Tensor, sampling: Sampling, draws: Sequence[float]) -> list[int]:
-    """The next token of each row of `logits` [rows, vocab]: the likeliest, or the one that `draws`
-    falls on where the tokens that may come lie side by side, as wide as they are likely.
+def _choose(
+    logits: torch.Tensor, place: Sequence[int], sampling: Sampling, draws: Sequence[float]
+) -> list[int]:
+    """The next token of each row, whose logits are those at its place of `logits` [places, vocab].
+
+    The likeliest, or the one that the row's draw falls on where the tokens that may come lie side
+    by side, as wide as they are likely.
     """
     if sampling.temperature == 0:
-        greedy: list[int] = logits.argmax(dim=1).tolist()  # one wait for the device, not one a row
-        return greedy
+        likeliest = logits.argmax(dim=1).tolist()  # one wait for the device, not one a row
+        return [likeliest[at] for at in place]
     logits = logits.float() / sampling.temperature
     narrow = sampling.top_k or sampling.top_p < 1
     logp, order = _likeliest(logits, sampling) if narrow else (logits.log_softmax(dim=1), None)
@@ -264,12 +271,17 @@ def _choose(logits: torch.Tensor, sampling: Sampling, draws: Sequence[float]) ->
     if sampling.top_p < 1:
         # A token stays while the mass before it is below top_p: the first always does.
         p = p.masked_fill(p.cumsum(dim=1) - p >= sampling.top_p, 0.0)
-    upto = p.cumsum(dim=1)  # [rows, tokens that may come]
-    wanted = torch.tensor(draws, dtype=torch.float64)[:, None] * upto[:, -1:]
-    place = torch.searchsorted(upto, wanted, right=True)
+    each = torch.tensor(place)
+    upto = p.cumsum(dim=1)[each]  # [rows, tokens that may come]
+    mass = upto[:, -1:].contiguous()
+    token = torch.searchsorted(
+        upto, torch.tensor(draws, dtype=torch.float64)[:, None] * mass, right=True
+    )
     # A draw next to 1 may be rounded past the last token that has any width.
-    place = place.minimum(torch.searchsorted(upto, upto[:, -1:].contiguous()))
-    chosen: list[int] = (place if order is None else order.cpu().gather(1, place))[:, 0].tolist()
+    token = token.minimum(torch.searchsorted(upto, mass))
+    if order is not None:
+        token = order.cpu()[each].gather(1, token)
+    chosen: list[int] = token[:, 0].tolist()
     return chosen
 
 
