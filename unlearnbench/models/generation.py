@@ -177,7 +177,7 @@ def _extend(
     width = max(len(row.ids) for row in rows)
     alive = list(rows)
     # What several rows have read alike (samples of one prompt, while they agree) is read once.
-    firsts, place = _distinct(alive)
+    firsts, place = _distinct([(row.prompt, *row.ids) for row in alive])
     ids = torch.zeros(len(firsts), width, dtype=torch.long)
     mask = torch.zeros(len(firsts), width, dtype=torch.long)
     for index, row in enumerate(alive[first] for first in firsts):
@@ -216,9 +216,10 @@ def _extend(
         alive = [alive[slot] for slot in keep]
         if not alive:
             break
-        firsts, now = _distinct(alive)
-        parents = [place[keep[first]] for first in firsts]
-        place, kept = now, torch.tensor(parents, device=device)
+        grown = [(place[slot], chosen[slot]) for slot in keep]
+        firsts, place = _distinct(grown)
+        parents = [grown[first][0] for first in firsts]
+        kept = torch.tensor(parents, device=device)
         if parents != list(range(len(shown))) and cache is not None:
             cache.reorder_cache(kept)
         new = torch.tensor([[alive[first].ids[-1]] for first in firsts], device=device)
@@ -231,13 +232,9 @@ def _extend(
     return alive
 
 
-def _distinct(rows: Sequence[_Row]) -> tuple[list[int], list[int]]:
-    """The first of the rows that read alike, and for every row which of these it is like.
-
-    Rows are alike where prompts and what was generated after them are.
-    """
+def _distinct(keys: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+    """Where each different key is first, and for every key which of these it is."""
     firsts: dict[tuple[int, ...], int] = {}
-    keys = [(row.prompt, *row.ids) for row in rows]
     for slot, key in enumerate(keys):
         firsts.setdefault(key, slot)
     places = {key: place for place, key in enumerate(firsts)}
