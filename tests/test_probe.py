@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -101,3 +102,24 @@ def test_shares_are_shares_in_any_order(rows: list[tuple[float, ...]], order: li
         assert value is None or 0 <= float(np.asarray(value)) <= 1
     again = excess(shuffled, before, oracle, once)
     assert again == pytest.approx(excess(own, before, oracle, once))
+
+
+class Partly(Probe):  # type: ignore[type-arg]
+    """Tells a score of some items alone."""
+
+    scores: ClassVar[Mapping[str, bool | None]] = {"cloze": False}
+
+    def attack(self, *given: object) -> list[Record]:  # type: ignore[override]
+        return []
+
+
+def test_a_score_that_some_items_lack_is_the_mean_over_those_that_have_it():
+    records = [r.with_scores(cloze=0.1 * i) if i % 2 else r for i, r in enumerate(told([0.5] * 12))]
+    made = {m.name: m for m in Partly.aggregate(None, records)}  # type: ignore[arg-type]
+    assert made["cloze"].value == pytest.approx(np.mean([0.1, 0.3, 0.5, 0.7, 0.9, 1.1]))
+    assert (made["cloze"].n, made["recovered"].n) == (6, 12)
+    assert made["cloze"].ci_low < made["cloze"].value < made["cloze"].ci_high  # type: ignore[operator]
+    # One item alone has it: it is in few resamples, and known in all.
+    alone = [r.with_scores(cloze=0.25) if not i else r for i, r in enumerate(told([0.5] * 12))]
+    made = {m.name: m for m in Partly.aggregate(None, alone)}  # type: ignore[arg-type]
+    assert (made["cloze"].value, made["cloze"].ci_low, made["cloze"].ci_high) == (0.25, 0.25, 0.25)
