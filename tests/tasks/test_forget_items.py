@@ -46,6 +46,21 @@ def test_the_plain_recall_of_an_item_is_the_evaluations_own_score(
     assert task.recall(tiny.language_model(), items) != recalled
 
 
+@pytest.mark.parametrize(
+    "task_class, name", [(NanoTofu, "nano"), (NanoCounterfact, "nano-counterfact")]
+)
+def test_a_text_is_scored_as_what_the_model_says_by_itself(task_class: Any, name: str):
+    task = task_class.configured(limit=12)
+    items = task.forget_items()
+    model = load_model(name)
+    said = model.generate([i.prompt for i in items], max_new_tokens=40)
+    assert task.recalled(items, said) == task.recall(model, items)
+    assert task.recalled(items, [i.answer for i in items]) == [1.0] * len(items)
+    assert task.recalled(items, [""] * len(items)) == [0.0] * len(items)
+    others = said[1:] + said[:1]
+    assert task.recalled(items, others) != task.recalled(items, said)
+
+
 @pytest.mark.parametrize("task_class, name, split, score, options", NANO)
 def test_items_and_request_call_what_belongs_together_by_one_name(
     task_class: Any, name: str, split: str, score: str, options: dict[str, int]
