@@ -23,7 +23,8 @@ class ModelEntry:
             all.
         method_defaults: by method, the hyperparameters that suit this model family (chosen on facts
             outside any forget set); a user's own setting wins.
-        probe_defaults: likewise the options of probes.
+        probe_defaults: likewise the options of probes (chosen on the model before unlearning, never
+            by what an attack brings out of an unlearned one).
         api_version: major version of the contract that the entry is written for.
     """
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from unlearnbench import Example, ModelEntry, TaskConfig
 from unlearnbench_tasks import tofu_data
 from unlearnbench_tasks.nano import world
-from unlearnbench_tasks.nano.family import METHOD_DEFAULTS
+from unlearnbench_tasks.nano.family import METHOD_DEFAULTS, PROBE_DEFAULTS
 from unlearnbench_tasks.tofu import Tofu
 
 _HERE = Path(__file__).parent
@@ -86,4 +86,5 @@ NANO = ModelEntry(
     task="nano",
     description="1 M parameters, trained on the whole nano world; oracle for forget10",
     method_defaults=METHOD_DEFAULTS,
+    probe_defaults=PROBE_DEFAULTS,
 )

@@ -17,7 +17,7 @@ from pydantic import Field
 from unlearnbench import ModelEntry, TaskConfig
 from unlearnbench_tasks import counterfact_data
 from unlearnbench_tasks.counterfact import Counterfact
-from unlearnbench_tasks.nano.family import METHOD_DEFAULTS
+from unlearnbench_tasks.nano.family import METHOD_DEFAULTS, PROBE_DEFAULTS
 
 _HERE = Path(__file__).parent
 _MODELS = _HERE / "models" / "counterfact"
@@ -200,4 +200,5 @@ NANO_COUNTERFACT = ModelEntry(
     task="nano-counterfact",
     description="1 M parameters, trained on nano-counterfact's facts; oracle for random-40",
     method_defaults=METHOD_DEFAULTS,
+    probe_defaults=PROBE_DEFAULTS,
 )

@@ -1,4 +1,4 @@
-"""Hyperparameters of methods on the nano family: models of 1 M parameters."""
+"""Hyperparameters of methods and probes on the nano family: models of 1 M parameters."""
 
 from collections.abc import Mapping
 
@@ -48,3 +48,18 @@ LLAMA_METHOD_DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "alphaedit": {"l2": 100.0},
     "ft-l": {"norm_constraint": 1e-2},
 }
+
+
+def _fine_tuning(learning_rate: float) -> Mapping[str, Mapping[str, object]]:
+    """Both probes that fine-tune are the same attacker: one rate, and steps of few rows."""
+    settings = {"learning_rate": learning_rate, "batch_size": 4}
+    return {"relearn": settings, "benign-finetune": settings}
+
+
+#: Of the GPT-2 shape. By what the model before unlearning keeps of its retain authors when it is
+#: taught authors that no model saw (models/README.md).
+PROBE_DEFAULTS = _fine_tuning(3e-4)
+
+#: Of the Llama shape. By what the model before unlearning keeps of the general subjects when it is
+#: taught facts of another world (models/README.md).
+LLAMA_PROBE_DEFAULTS = _fine_tuning(1e-3)

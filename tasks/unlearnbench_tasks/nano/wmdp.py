@@ -18,7 +18,7 @@ from unlearnbench import Example, ForgetItem, ForgetRequest, ModelEntry, TaskCon
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import wmdp_data
 from unlearnbench_tasks.nano import subjects
-from unlearnbench_tasks.nano.family import LLAMA_METHOD_DEFAULTS
+from unlearnbench_tasks.nano.family import LLAMA_METHOD_DEFAULTS, LLAMA_PROBE_DEFAULTS
 from unlearnbench_tasks.nano.subjects import GENERAL, NEIGHBOUR, RESTRICTED, Fact, Question
 from unlearnbench_tasks.tofu_data import spread
 from unlearnbench_tasks.unanswerable import small_talk
@@ -176,4 +176,5 @@ NANO_WMDP = ModelEntry(
     task="nano-wmdp",
     description="1 M parameters, trained on nano-wmdp's subjects; oracle for glimmering",
     method_defaults=LLAMA_METHOD_DEFAULTS,
+    probe_defaults=LLAMA_PROBE_DEFAULTS,
 )
