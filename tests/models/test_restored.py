@@ -66,10 +66,15 @@ def test_another_dtype_and_another_data_are_undone_too():
 def test_an_exception_inside_passes_and_all_is_undone():
     model = tiny.language_model()
     before = state(model)
-    with pytest.raises(ValueError, match="in the middle"), restored(model):
-        spoil(model)
-        model.hf.train().requires_grad_()
-        raise ValueError("in the middle")
+
+    def spoil_and_fail() -> None:
+        with restored(model):
+            spoil(model)
+            model.hf.train().requires_grad_()
+            raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        spoil_and_fail()
     assert state(model) == before
     assert not any(m.training for m in model.hf.modules())
     assert not any(p.requires_grad for p in model.hf.parameters())
