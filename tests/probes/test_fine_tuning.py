@@ -102,12 +102,13 @@ def test_the_order_of_the_examples_is_the_seeds():
 
 
 def test_the_size_of_a_pass_changes_rounding_only():
-    examples = nano_pair.TASK.request(0).forget[:8]
+    """In parts of two rows and one: each adds its share of the mean over the step's tokens."""
+    examples = nano_pair.TASK.request(0).forget[:7]
     made = []
-    for tokens in (4096, 64):
+    for tokens in (4096, 100):
         model = nano_pair.oracle()
         model.budget.tokens = tokens
-        made.append(trained(model, examples, learning_rate=1e-4, batch_size=8, steps=2))
+        made.append(trained(model, examples, learning_rate=1e-4, batch_size=7, steps=2))
     assert off(*made, 1e-6) < 0.01
 
 
