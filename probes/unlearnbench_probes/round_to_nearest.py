@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from unlearnbench import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 #: Weights that share a scale in NF4, as bitsandbytes has it.
 NF4_BLOCK = 64
@@ -28,6 +29,8 @@ def round_to_nearest(weight: Tensor, bits: int, group_size: int | None) -> Tenso
 
     Computed in float32; returned in the weight's dtype.
     """
+    import torch
+
     inputs = weight.shape[1]
     size = min(group_size or inputs, inputs)
     missing = -inputs % size  # zeros at the end change no maximum
@@ -46,6 +49,8 @@ def normal_float(weight: Tensor) -> Tensor:
     Raises:
         UserError: bitsandbytes is missing, or does not work on the weight's device.
     """
+    import torch
+
     try:
         with _quiet():
             from bitsandbytes.functional import dequantize_4bit, quantize_4bit
@@ -72,6 +77,8 @@ def quantised_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     Embeddings, norms and biases keep their precision, and so does what makes the logits.
     """
+    from torch import nn
+
     head = network.get_output_embeddings()  # type: ignore[operator]
     for name, module in network.named_modules():
         linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
