@@ -40,6 +40,7 @@ class AltPo(TrainedMethod[AltPoConfig]):
     """gamma times the DPO loss of (alternative over answer), with 2 / beta, + alpha NLL(retain)."""
 
     name = "altpo"
+    version = "2"  # sampled alternatives are drawn otherwise since
     Config = AltPoConfig
     source = "arXiv:2409.13474"
 
