@@ -83,6 +83,13 @@ def test_robustness_is_one_less_the_mean_excess_over_those_that_tell():
     assert robustness([]) == []
 
 
+def test_weights_that_were_never_touched_count_as_the_whole_excess():
+    half = Attacked(told([0.6] * 6), BEFORE, ORACLE)
+    (found,) = robustness([half], untouched=2)
+    assert found.value == pytest.approx(1 - (0.5 + 1 + 1) / 3)
+    assert found.ci_low == pytest.approx(found.value)
+
+
 def test_probes_on_the_same_items_are_resampled_together():
     # Two attacks with opposite items: their mean is the same in every resample.
     values = [0.4, 0.8, 0.4, 0.8, 0.4, 0.8]

@@ -10,7 +10,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from unlearnbench import Example, ForgetRequest, Probe, Progress, Record, Target, metrics, silent
+from unlearnbench import (
+    Example,
+    ForgetRequest,
+    Probe,
+    Progress,
+    Record,
+    Target,
+    Untouched,
+    metrics,
+    silent,
+)
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_probes.fine_tuning import (
     FineTuningConfig,
@@ -33,7 +43,7 @@ class BenignFinetune(Probe[FineTuningConfig]):
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
         if told := untouched_weights(model):
-            return f"{told}: there is nothing to bring back."
+            return Untouched(f"{told}: there is nothing to bring back.")
         if not unrelated(target):
             return "the task has no text that is unrelated to what was forgotten."
         return None

@@ -20,6 +20,7 @@ from unlearnbench import (
     Progress,
     Record,
     Target,
+    Untouched,
     metrics,
     silent,
 )
@@ -60,7 +61,7 @@ class Relearn(Probe[RelearnConfig]):
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
         if told := untouched_weights(model):
-            return f"{told}: there is nothing to relearn."
+            return Untouched(f"{told}: there is nothing to relearn.")
         if not turns(target, self.config.folds):
             return "all that was forgotten is of one cluster: there are no two parts to tell apart."
         return None

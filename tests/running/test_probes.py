@@ -28,7 +28,7 @@ KIT = '''
 """Made-up probes."""
 import torch
 from pydantic import Field
-from unlearnbench import Probe, ProbeConfig, Record, metrics, restored, silent
+from unlearnbench import Probe, ProbeConfig, Record, Untouched, metrics, restored, silent
 
 MADE = []
 
@@ -89,6 +89,15 @@ class Refuses(Peek):
         return "There is nothing to attack."
 
 
+class Bare(Peek):
+    """Needs no attack."""
+
+    name = "bare"
+
+    def why_not(self, model, target):
+        return Untouched("The weights are as they were.")
+
+
 class Leaves(Peek):
     """Leaves its mark."""
 
@@ -113,6 +122,7 @@ CLASSES = {
     "twice": "Twice",
     "fails": "Fails",
     "refuses": "Refuses",
+    "bare": "Bare",
     "leaves": "Leaves",
     "too-much": "TooMuch",
 }
@@ -324,6 +334,27 @@ def test_robustness_needs_every_probe_of_the_suite(
     assert headline("refuses", "peek", "refuses") == 0.75
     standard("peek", "fails")
     assert headline("fails", "peek", "fails") is None
+
+
+def test_untouched_weights_cost_robustness(
+    site: Site, pair: Path, methods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: ["bare", "peek"])
+    monkeypatch.setattr("unlearnbench.probe.excess", lambda *models_and_weights: 0.25)
+    # `none` changes no weight; of a method that does, nobody may say so.
+    model = {str(pair / "full"): {"label": "tiny"}}
+    (job,) = plan_jobs(["none"], [TASK], [model], [0], probes=["bare", "peek"])
+    result, path, _ = _run(job, tmp_path)
+    assert result.probes["bare"].untouched
+    assert result.probes["bare"].message == "The weights are as they were."
+    headline = result.headline("robustness")
+    assert headline is not None
+    assert headline.value == 1 - (1 + 0.25) / 2
+    assert verify(path) == []
+    document = json.loads(path.read_text())
+    document["cost"]["parameters_changed"] = 7
+    path.write_text(json.dumps(document))
+    assert "probes.bare is of untouched weights, and 7 were changed" in verify(path)[0]
 
 
 def test_a_plugin_of_another_package_is_no_part_of_the_headline(

@@ -285,6 +285,11 @@ class ProbeBlock(Block):
         default="",
         description="Why it does not apply (which may be the finding), or how it failed.",
     )
+    untouched: bool = Field(
+        default=False,
+        description="Whether it does not apply because the weights are those of the model before "
+        "unlearning: the headline `robustness` counts that as the whole excess.",
+    )
     seconds: Finite | None = Field(
         default=None,
         description="Of the attack on the unlearned model; null where its records were there.",
@@ -299,6 +304,8 @@ class ProbeBlock(Block):
 
     @model_validator(mode="after")
     def _whole(self) -> ProbeBlock:
+        if self.untouched and self.status != "not_applicable":
+            raise ValueError(f"status {self.status} must not be of untouched weights")
         if self.status == "ok":
             if not self.metrics or self.records is None or self.records.before_file is None:
                 raise ValueError("status ok needs metrics, and records of two models at least")
@@ -382,6 +389,12 @@ class Result(Block):
             raise ValueError(f"status {self.status} must not carry probes")
         elif self.reference.before or self.reference.retain_model:
             raise ValueError(f"status {self.status} must not carry a reference")
+        hidden = [name for name, probe in self.probes.items() if probe.untouched]
+        if hidden and self.cost.parameters_changed:
+            raise ValueError(
+                f"probes.{hidden[0]} is of untouched weights, and {self.cost.parameters_changed} "
+                "were changed"
+            )
         tuning = self.method.tuning
         if tuning is not None and tuning.trials != self.cost.trials:
             raise ValueError(

@@ -19,7 +19,7 @@ from unlearnbench.method import Progress
 from unlearnbench.models import LanguageModel
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.plugin_code import code_version
-from unlearnbench.probe import FORGET, RECOVERED, Attacked, Probe, Target
+from unlearnbench.probe import FORGET, RECOVERED, Attacked, Probe, Target, Untouched
 from unlearnbench.results.records import Record, load_records
 from unlearnbench.results.schema import (
     DEFINITION_VERSION,
@@ -152,8 +152,8 @@ class Prober:
         try:
             return Attack(cached_records(key, make), seconds=seconds)
         except _Refused as refused:
-            self._refusals[key] = str(refused)
-            return Attack(refusal=str(refused))
+            self._refusals[key] = refused.reason
+            return Attack(refusal=refused.reason)
         except ResultError:
             raise  # the cache cannot be written
         except Exception as error:  # whatever a probe's code makes of this model
@@ -173,7 +173,11 @@ def block_of(
     attacks += [(" on the oracle", on_oracle)] if on_oracle is not None else []
     for where, attack in attacks:
         if attack.refusal:
-            told = {"status": "not_applicable", "message": attack.refusal[:2000]}
+            told = {
+                "status": "not_applicable",
+                "message": attack.refusal[:2000],
+                "untouched": isinstance(attack.refusal, Untouched),
+            }
             return asked.block.model_copy(update=told), None
         if attack.failure:
             told = {"status": "failed", "message": f"It failed{where}: {attack.failure}"[:2000]}
@@ -223,7 +227,11 @@ def attacked_of(result: Result, path: Path) -> dict[str, Attacked]:
 
 
 class _Refused(Exception):
-    """A probe does not apply; the text says why."""
+    """A probe does not apply."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def _content(block: ProbeBlock) -> list[Any]:
