@@ -120,6 +120,15 @@ class Probe(ABC, Generic[P]):
     def __init__(self, config: P) -> None:
         self.config = config
 
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Its metrics that a table shows beside the headline scores: by name the column's heading.
+
+        For a number that compares methods by itself; at most three, of 40 characters. What an
+        attack recovers, and its excess, tables show of every probe.
+        """
+        return {}
+
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
         """Why the attack cannot be made on this model and task, as a sentence; None where it can.
 

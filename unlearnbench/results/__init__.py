@@ -4,7 +4,7 @@ from unlearnbench.results.ledger import Ledger
 from unlearnbench.results.recomputation import recomputed, usable_cores, verified
 from unlearnbench.results.records import Record, dump_records, find_records, load_records
 from unlearnbench.results.run_id import run_id_of_result
-from unlearnbench.results.schema import Metric, Result, TuningBlock, json_schema
+from unlearnbench.results.schema import Metric, ProbeBlock, Result, TuningBlock, json_schema
 from unlearnbench.results.store import (
     ResultStore,
     load_result,
@@ -20,6 +20,7 @@ from unlearnbench.results.verification import may_hold_text, not_installed, veri
 __all__ = [
     "Ledger",
     "Metric",
+    "ProbeBlock",
     "Record",
     "Result",
     "ResultStore",

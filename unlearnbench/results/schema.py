@@ -25,6 +25,8 @@ Text = Annotated[str, Field(max_length=2000)]
 LongText = Annotated[str, Field(max_length=20_000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ProbeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+#: What stands above a column of a table.
+Heading = Annotated[str, Field(min_length=1, max_length=40)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: At most what a reader in any language holds exactly.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -278,6 +280,11 @@ class ProbeBlock(Block):
     distribution_version: Text = Field(default="", description="As of a method.")
     config: JsonObject = Field(default={}, description="Every option, defaults included.")
     standard: bool = Field(description="Whether the headline `robustness` counts it.")
+    columns: dict[Name, Heading] = Field(
+        default={},
+        max_length=3,
+        description="Metrics of it that a table shows: by name the column's heading.",
+    )
     status: Literal["ok", "not_applicable", "failed"] = Field(
         description="All but ok have a message, and no metrics and records."
     )

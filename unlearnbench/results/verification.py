@@ -23,7 +23,7 @@ from unlearnbench.results.records import (
     sha256_of,
     unpacked_bytes,
 )
-from unlearnbench.results.schema import JournalBlock, Metric, Result, UtilityBlock
+from unlearnbench.results.schema import JournalBlock, Metric, ProbeBlock, Result, UtilityBlock
 from unlearnbench.results.store import own_records_name, plain_line, read_result, records_of
 
 if TYPE_CHECKING:
@@ -185,7 +185,6 @@ def _plugins(result: Result) -> _Plugins:
         {
             name: checked(load_probe, f"probes.{name}", name, block.version)
             for name, block in result.probes.items()
-            if block.status == "ok"
         },
     )
 
@@ -253,8 +252,9 @@ def _recompute_probes(result: Result, made_by: _Plugins, loaded: Mapping[str, _T
     found: dict[str, list[Metric]] = {}
     attacks: dict[str, Attacked] = {}
     for name, block in result.probes.items():
-        probe, field = made_by.probes.get(name), f"probes.{name}"
-        if probe is None or block.records is None:
+        probe, field = made_by.probes[name], f"probes.{name}"
+        faults += _probe_faults(field, probe, block)
+        if block.records is None:
             continue
         if block.records.file != (name_due := own_records_name(result.run_id, name)):
             faults.append(f"{field}.records.file: {block.records.file}, and it is {name_due} here")
@@ -341,6 +341,25 @@ def remade(result: Result, path: Path) -> Remade | str:
     if faults:
         raise ResultError(plain_line(f"{path}: {faults[0]}"))
     return Remade(made, probed.metrics, records.records)
+
+
+def _probe_faults(field: str, probe: type[Probe[Any]], block: ProbeBlock) -> list[str]:
+    """What a block says of its probe that the probe itself does not."""
+    from unlearnbench import plugins
+
+    try:
+        columns = dict(probe.configured(**block.config).columns)
+    except UserError as error:
+        return [f"{field}.config: {error}"]
+    ours = plugins.find("probe", probe.name).distribution == plugins.SUITE
+    return [
+        f"{field}.{name}: {stated}, and of the probe that is installed here {own}"
+        for name, stated, own in (
+            ("columns", block.columns, columns),
+            ("standard", block.standard, probe.standard and ours),
+        )
+        if stated != own
+    ]
 
 
 def may_hold_text(task_name: str) -> bool | None:

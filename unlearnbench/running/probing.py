@@ -72,6 +72,7 @@ def asked_probes(job: Job, entry: ModelEntry) -> tuple[AskedProbe, ...]:
             distribution_version=code_version(plugin.distribution, plugin.version, plugin.value),
             config=probe.config.model_dump(mode="json"),
             standard=probe.standard and plugin.distribution == plugins.SUITE,
+            columns=dict(probe.columns),
             status="not_applicable",
             message="It was not made.",
         )
