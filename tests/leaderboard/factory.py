@@ -73,6 +73,7 @@ def result(
     suite_version: str = "0.1.0",
     data: str = "data",
     trials: int = 0,
+    probes: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Result:
     """One result. `around`: replicates that wiggle about the value with `width`.
 
@@ -169,8 +170,82 @@ def result(
                 "seed": seed,
             },
             "records": {"file": "x.records.jsonl.gz", "sha256": sha("records")} if ok else None,
+            "probes": dict(probes or {}) if ok else {},
         }
     )
+
+
+def probe(
+    excess: float | None = 0.2,
+    *,
+    recovered: float = 0.4,
+    before: float = 0.9,
+    oracle: float | None = 0.3,
+    recovery: float | None = None,
+    half_width: float = 0.05,
+    config: Mapping[str, object] | None = None,
+    version: str = "1",
+    distribution: str = "unlearnbench",
+    standard: bool = True,
+    extra: Mapping[str, float] = {},
+    columns: Mapping[str, str] = {},
+) -> dict[str, object]:
+    """What a result says of an attack that was made; the two references have excess 1 and 0."""
+
+    def metrics(values: Mapping[str, float | None]) -> list[dict[str, object]]:
+        return [
+            {
+                "name": name,
+                "split": "forget",
+                "value": value,
+                "ci_low": max(value - half_width, 0),
+                "ci_high": min(value + half_width, 1),
+                "n": 40,
+                "higher_is_better": name in columns,
+            }
+            for name, value in values.items()
+            if value is not None
+        ]
+
+    own = {"recovered": recovered, "recovery": recovery, "excess": excess, **extra}
+    told = excess is not None
+    return {
+        **_probe_head(config, version, distribution, standard),
+        "status": "ok",
+        "columns": dict(columns),
+        "metrics": metrics(own),
+        "reference": {
+            "before": metrics({"recovered": before, "excess": 1.0 if told else None}),
+            "retain_model": []
+            if oracle is None
+            else metrics({"recovered": oracle, "excess": 0.0 if told else None}),
+        },
+        "records": {
+            "file": "x.probe.records.jsonl.gz",
+            "sha256": sha("records"),
+            "before_file": "b.records.jsonl.gz",
+            "before_sha256": sha("before"),
+        },
+    }
+
+
+def no_probe(message: str, status: str = "not_applicable", **head: object) -> dict[str, object]:
+    """What a result says of an attack that was not made."""
+    return {**_probe_head(**head), "status": status, "message": message}
+
+
+def _probe_head(
+    config: Mapping[str, object] | None = None,
+    version: str = "1",
+    distribution: str = "unlearnbench",
+    standard: bool = True,
+) -> dict[str, object]:
+    return {
+        "version": version,
+        "distribution": distribution,
+        "config": dict(config or {}),
+        "standard": standard,
+    }
 
 
 def _tuning(trials: int) -> dict[str, object]:

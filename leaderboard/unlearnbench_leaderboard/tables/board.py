@@ -11,8 +11,10 @@ from unlearnbench.results.pooling import canonical, setting_key
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import number, with_interval
+from unlearnbench_leaderboard.tables.intervals import Estimate
+from unlearnbench_leaderboard.tables.probes import reference_findings, remarks, usual_attacks
 from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
-from unlearnbench_leaderboard.tables.rows import Row, borrowed_reference, digest, pool
+from unlearnbench_leaderboard.tables.rows import Row, Score, borrowed_reference, digest, pool
 from unlearnbench_leaderboard.tables.settings import reference_blocks
 
 
@@ -23,6 +25,8 @@ class Line:
     row: Row
     place: Place | None = None
     reasons: tuple[str, ...] = ()
+    #: What else a reader must know that the table decides.
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def _table(entries: Sequence[Entry]) -> Table:
     done = [row for row in rows if row.finished]
     length, splits = _usual_length(done), _measured_splits(done, setting)
     reasons = {row.id: _reasons(row, table, length, splits) for row in done}
-    return replace(
+    whole = replace(
         table,
         references=_references(done, {"none": before, "retrain": retained}, table_id),
         tags=tuple(
@@ -122,6 +126,20 @@ def _table(entries: Sequence[Entry]) -> Table:
             for tag in rules.GUARANTEES
             if (methods := [r for r in done if r.guarantee == tag and not r.is_reference])
         ),
+    )
+    return _remarked(whole, usual_attacks(done))
+
+
+def _remarked(table: Table, usual: Mapping[str, str]) -> Table:
+    """The table with what is to be said of each row's attacks."""
+
+    def told(lines: Sequence[Line]) -> tuple[Line, ...]:
+        return tuple(replace(line, remarks=remarks(line.row, usual)) for line in lines)
+
+    return replace(
+        table,
+        references=told(table.references),
+        tags=tuple(TagGroup(t.guarantee, told(t.ranked), told(t.unranked)) for t in table.tags),
     )
 
 
@@ -133,12 +151,32 @@ def _references(
     for name, metrics in blocks.items():
         if metrics and not any(row.method == name for row in references):
             references.append(borrowed_reference(name, metrics, table_id))
+    references = [_with_attacks(row, rows) for row in references]
     known = list(rules.REFERENCES)
 
     def order(row: Row) -> tuple[int, str, str]:
         return known.index(row.method) if row.method in known else len(known), row.label, row.id
 
     return tuple(Line(row) for row in sorted(references, key=order))
+
+
+def _with_attacks(reference: Row, rows: Sequence[Row]) -> Row:
+    """The model before unlearning and the oracle are what every attack is read against: where
+    nobody attacked them by themselves, the rows that were attacked say what came of it.
+    """
+    robustness = rules.REFERENCE_ROBUSTNESS.get(reference.method)
+    if robustness is None:
+        return reference
+    results = [run.result for row in rows for run in row.finished]
+    known = any("robustness" in row.scores for row in rows) and "robustness" not in reference.scores
+    return replace(
+        reference,
+        probes={**reference_findings(reference.method, results), **reference.probes},
+        scores={
+            **reference.scores,
+            **({"robustness": Score(Estimate(robustness))} if known else {}),
+        },
+    )
 
 
 def _tag_group(

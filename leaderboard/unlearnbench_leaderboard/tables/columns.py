@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from unlearnbench_leaderboard.tables import formats
 from unlearnbench_leaderboard.tables.board import Line, Table
+from unlearnbench_leaderboard.tables.probes import INTERVALS, attacks_of
 from unlearnbench_leaderboard.tables.rules import HEADLINES, RULES_VERSION
 
 
@@ -14,12 +15,14 @@ from unlearnbench_leaderboard.tables.rules import HEADLINES, RULES_VERSION
 class Column:
     """One column. `kind` says where its cells come from."""
 
-    kind: str  # rank, method, headline, metric, cost, seeds, tier
+    kind: str  # rank, method, headline, probe, metric, cost, seeds, tier
     name: str
     label: str
     better: bool | None
     meaning: str
     split: str = ""
+    #: Of a probe's metric: the attack's key, and the metric.
+    told_by: tuple[str, str] = ("", "")
 
     @property
     def key(self) -> str:
@@ -103,8 +106,11 @@ KEY_METRICS: dict[str, Sequence[tuple[str, str | None]]] = {
     "counterfact": _COUNTERFACT,
     "nano-counterfact": _COUNTERFACT,
 }
-#: A table shows at most this many of them; a row's details have all.
+#: A table shows at most this many of them, and of probes' metrics; a row's details have all.
 MAX_KEY_METRICS = 3
+MAX_PROBE_COLUMNS = 3
+#: Headings of the columns that every table has.
+_OWN_HEADINGS = ("rank", "method", "sec", "trials", "seeds", "tier", "note")
 
 _HEADLINE_MEANINGS = {
     "forget": "How little of the forget set is left, by the task's headline rule; 0 to 1.",
@@ -112,8 +118,9 @@ _HEADLINE_MEANINGS = {
     "unlearning, capped at 1.",
     "privacy": "How close membership-inference attacks on the model come to what they find on the "
     "retained model; 0 to 1.",
-    "robustness": "How much of the forgetting survives attacks that try to bring the knowledge "
-    "back; 0 to 1.",
+    "robustness": "How little more the suite's own attacks bring out than they bring out of the "
+    "retrained oracle: 1 less the mean excess over its probes. 1 as the oracle, 0 as the model "
+    "before unlearning.",
 }
 
 
@@ -145,6 +152,7 @@ def columns_of(table: Table) -> list[Column]:
             for name in HEADLINES
             if name in ("forget", "utility") or name in present
         ),
+        *_probe_columns(table),
         *_metric_columns(table),
         Column(
             "cost",
@@ -176,6 +184,13 @@ def cell(line: Line, column: Column) -> Cell:
                 return Cell(formats.NOTHING)
             e = score.estimate
             return Cell(formats.number(e.value), formats.interval(e.low, e.high), e.value)
+        case "probe":
+            attack, name = column.told_by
+            finding = row.probes.get(attack)
+            if finding is None or name not in finding.metrics:
+                return Cell(formats.NOTHING)
+            e = finding.metrics[name]
+            return Cell(formats.number(e.value), formats.interval(e.low, e.high), e.value)
         case "metric":
             metric = row.metric(column.name, column.split)
             value = metric.value if metric else None
@@ -201,6 +216,7 @@ def notes(line: Line) -> list[str]:
         said.append(
             f"{len(row.unfinished)} of {len(row.runs)} seeds did not finish: {', '.join(endings)}"
         )
+    said += line.remarks
     if row.borrowed:
         said.append("from the reference block of the results")
     return [formats.clean(note) for note in said]
@@ -212,7 +228,7 @@ def glossary(tables: Sequence[Table]) -> list[Column]:
     for table in tables:
         for column in columns_of(table):
             seen.setdefault(f"{column.kind} {column.name}", column)
-    kinds = ["rank", "method", "headline", "metric", "cost", "seeds", "tier"]
+    kinds = ["rank", "method", "headline", "probe", "metric", "cost", "seeds", "tier"]
     return sorted(seen.values(), key=lambda column: kinds.index(column.kind))
 
 
@@ -222,6 +238,39 @@ def _seeds(line: Line) -> tuple[str, str, float | None]:
         return formats.NOTHING, "", None
     finished, run = len(row.finished), len(row.runs)
     return (str(run) if finished == run else f"{finished}/{run}"), "", finished
+
+
+def _probe_columns(table: Table) -> list[Column]:
+    """The metrics that a probe says are columns, by the heading that it gives them."""
+    columns: list[Column] = []
+    # A heading is the probe's own word: it takes no other column's.
+    taken = {*_HEADLINE_MEANINGS, *(label for label, _ in METRICS.values()), *_OWN_HEADINGS}
+    for attack in attacks_of(table):
+        for name, heading in attack.columns.items():
+            better = [
+                finding.better[name]
+                for line in table.lines()
+                if (finding := line.row.probes.get(attack.key)) and name in finding.metrics
+            ]
+            if not better:
+                continue
+            shown = formats.clean(heading)
+            if shown.casefold() in taken:
+                shown = f"{attack.label}: {shown}"
+            taken.add(shown.casefold())
+            columns.append(
+                Column(
+                    "probe",
+                    formats.clean(f"probe.{attack.label}.{name}"),
+                    shown,
+                    better[0] if len(set(better)) == 1 else None,
+                    formats.clean(
+                        f"{name} of the probe {attack.label}; see its documentation. {INTERVALS}."
+                    ),
+                    told_by=(attack.key, name),
+                )
+            )
+    return columns[:MAX_PROBE_COLUMNS]
 
 
 def _metric_columns(table: Table) -> list[Column]:

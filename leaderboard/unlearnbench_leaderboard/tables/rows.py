@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unlearnbench.results import Metric, Result
@@ -26,6 +26,7 @@ from unlearnbench.results.pooling import (
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import distinct, shorten
 from unlearnbench_leaderboard.tables.intervals import Estimate, estimate
+from unlearnbench_leaderboard.tables.probes import Finding, findings
 from unlearnbench_leaderboard.tables.rules import HEADLINES, REFERENCES, TIERS
 
 #: Fields of `cost` that a row has: the mean over seeds, but for those below.
@@ -96,6 +97,8 @@ class Row:
     superseded: tuple[Entry, ...] = ()
     #: A reference taken from the other rows' reference blocks, without a run of its own.
     borrowed: bool = False
+    #: What its runs say of each attack, by the attack's key.
+    probes: Mapping[str, Finding] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -200,6 +203,7 @@ def _row(row_id: str, label: str, group: list[Entry], key: str) -> Row:
         cost=_cost(finished),
         tier=_weakest_tier(run.tier for run in runs if run.result.status == "ok"),
         superseded=superseded,
+        probes=findings(finished),
     )
 
 

@@ -68,6 +68,9 @@ REFERENCES = {
     "destroyer": "destroyer",
 }
 
+#: The robustness of the two models that every attack is read against, by definition.
+REFERENCE_ROBUSTNESS = {"none": 0.0, "retrain": 1.0}
+
 SENTENCES = {
     "rows": "A row is one method with one configuration; its seeds are pooled.",
     "value": "A score is the mean over seeds of the scores of the seeds' runs.",

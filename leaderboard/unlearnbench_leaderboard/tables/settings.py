@@ -28,7 +28,7 @@ def reference_blocks(results: Iterable[tuple[Result, str]]) -> tuple[list[Metric
     finished = [(result, tier) for result, tier in results if result.status == "ok"]
     recomputed = [result for result, tier in finished if tier in _RECOMPUTED]
     blocks = [r.reference for r in recomputed or [result for result, _ in finished]]
-    return _middle([b.before for b in blocks]), _middle([b.retain_model for b in blocks])
+    return middle([b.before for b in blocks]), middle([b.retain_model for b in blocks])
 
 
 def false_references(results: Sequence[tuple[Result, str]]) -> dict[int, str]:
@@ -74,7 +74,7 @@ def _difference(metrics: Sequence[Metric], stated: Sequence[Metric]) -> str | No
     return None
 
 
-def _middle(blocks: Sequence[Sequence[Metric]]) -> list[Metric]:
+def middle(blocks: Sequence[Sequence[Metric]]) -> list[Metric]:
     """One reference block out of many that should be equal: for each metric the middle one.
 
     Machines differ in the last digits, and no single file should be able to move a floor.

@@ -16,6 +16,7 @@ from unlearnbench_leaderboard.tables.columns import Column, columns_of, notes
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean, plain, rounded
 from unlearnbench_leaderboard.tables.intervals import Estimate
+from unlearnbench_leaderboard.tables.probes import Attack, Finding, attacks_of
 from unlearnbench_leaderboard.tables.reported import TIER, ReportedSet
 from unlearnbench_leaderboard.tables.rows import COSTS, PooledMetric
 
@@ -108,11 +109,46 @@ _TEXTS = {
 def _records(tables: Sequence[Table]) -> list[dict[str, str]]:
     pooled = [m for t in tables for line in t.lines() for m in line.row.metrics]
     metrics = sorted({(m.name, m.split) for m in pooled if m.headline is None})
-    return [_record(t, line, status, metrics) for t in tables for line, status in _statuses(t)]
+    attacked = {t.id: attacks_of(t) for t in tables}
+    told = sorted(
+        {
+            (attack.label, name)
+            for t in tables
+            for line in t.lines()
+            for attack in attacked[t.id]
+            if attack.key in line.row.probes
+            for name in ("", *line.row.probes[attack.key].metrics)
+        }
+    )
+    return [
+        _record(t, line, status, metrics) | _attacks(line, attacked[t.id], told)
+        for t in tables
+        for line, status in _statuses(t)
+    ]
+
+
+def _attacks(
+    line: Line, attacks: Sequence[Attack], told: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """What attacks brought out of a row: for each whether it was made, and its numbers."""
+    findings = {a.label: line.row.probes[a.key] for a in attacks if a.key in line.row.probes}
+    record: dict[str, str] = {}
+    for label, name in told:
+        finding = findings.get(label)
+        if not name:
+            record[_STATUS.format(label)] = finding.status if finding else ""
+        else:
+            e = finding.metrics.get(name) if finding else None
+            record |= _estimate(f"probe.{label}.{name}", e)
+    return record
+
+
+#: The column that says whether an attack was made.
+_STATUS = "probe.{}.status"
 
 
 def _typed(name: str, value: str) -> str | float | None:
-    if name in _TEXTS:
+    if name in _TEXTS or (name.startswith("probe.") and name.endswith(".status")):
         return clean(value)
     return float(value) if value else None
 
@@ -192,7 +228,39 @@ def _table(table: Table) -> str:
         "floors": {"utility": rounded(table.utility_floor), "forget": rounded(table.forget_floor)},
         "columns": [_column(column) for column in columns_of(table)],
     }
-    return _with_list(head, "rows", [_dump(_line(line, s)) for line, s in _statuses(table)])
+    attacks = attacks_of(table)
+    if attacks:
+        head["probes"] = [_attack(attack) for attack in attacks]
+    rows = []
+    for line, status in _statuses(table):
+        told = {a.label: f for a in attacks if (f := line.row.probes.get(a.key)) is not None}
+        document = _line(line, status)
+        if told:
+            document["probes"] = {label: _finding(finding) for label, finding in told.items()}
+        rows.append(_dump(document))
+    return _with_list(head, "rows", rows)
+
+
+def _attack(attack: Attack) -> dict[str, Any]:
+    return {
+        "label": attack.label,
+        "name": attack.name,
+        "version": attack.version,
+        "distribution": attack.distribution,
+        "config": attack.config,
+        "standard": attack.standard,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "status": finding.status,
+        "messages": list(finding.messages),
+        "seeds": finding.seeds,
+        "metrics": {name: _numbers(e) for name, e in finding.metrics.items()},
+        "before": {name: rounded(value) for name, value in finding.before.items()},
+        "retain_model": {name: rounded(value) for name, value in finding.retained.items()},
+    }
 
 
 def _with_list(head: dict[str, Any], name: str, items: Sequence[str]) -> str:

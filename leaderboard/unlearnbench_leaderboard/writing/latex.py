@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
 from unlearnbench_leaderboard.tables.formats import clean, number
+from unlearnbench_leaderboard.tables.probes import matrix_of
 
 _HEAD = r"""% Made by `unlearnbench leaderboard build` from result files; not to be edited by hand.
 % In the preamble: \usepackage[T1]{fontenc}\usepackage{booktabs,longtable}
@@ -43,7 +44,33 @@ def _table(table: Table) -> str:
     out.append(r"\end{longtable}")
     for label, said in _notes(table):
         out.append(rf"\noindent {escape(label)}: {escape(said)}\par")
-    return "\n".join([*out, r"\endgroup", ""])
+    return "\n".join([*out, *_robustness(table), r"\endgroup", ""])
+
+
+def _robustness(table: Table) -> list[str]:
+    """The attacks on each row as a table of its own, where there are any."""
+    matrix = matrix_of(table)
+    if matrix is None:
+        return []
+    heads = " & ".join(
+        rf"\textbf{{{escape(name)}}}" for name in ("method", *(a.label for a in matrix.attacks))
+    )
+    caption = escape(f"Robustness, {table.title}. {' '.join(matrix.legend)}")
+    return [
+        rf"\begin{{longtable}}{{@{{}}l{'r' * len(matrix.attacks)}@{{}}}}",
+        rf"\caption{{{caption}}}\label{{tab:{table.id}-robustness}}\\",
+        r"\toprule",
+        rf"{heads} \\",
+        r"\midrule",
+        r"\endhead",
+        r"\bottomrule",
+        r"\endfoot",
+        *(
+            " & ".join([escape(line.row.label), *(_numbers(str(cell)) for cell in cells)]) + r" \\"
+            for line, cells in matrix.rows
+        ),
+        r"\end{longtable}",
+    ]
 
 
 def _notes(table: Table) -> Iterator[tuple[str, str]]:
@@ -64,9 +91,12 @@ def _alignment(column: Column) -> str:
 
 
 def _cell(line: Line, column: Column) -> str:
-    text = escape(str(cell(line, column)))
-    if column.kind in ("method", "tier"):
-        return text
+    text = str(cell(line, column))
+    return escape(text) if column.kind in ("method", "tier") else _numbers(text)
+
+
+def _numbers(text: str) -> str:
+    text = escape(text)
     # Our own numbers: a minus sign is no hyphen, and neither is the dash of an interval.
     text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)
     return re.sub(r"(?<=\d)-(?=\d)", "--", text)

@@ -11,6 +11,7 @@ from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
 from unlearnbench_leaderboard.tables.formats import clean, number
+from unlearnbench_leaderboard.tables.probes import matrix_of
 from unlearnbench_leaderboard.tables.reported import ReportedSet, Source
 
 BEGIN = "<!-- unlearnbench:begin -->"
@@ -93,7 +94,22 @@ def _table(table: Table) -> list[str]:
                 for line in table.unfinished
             ),
         ]
-    return parts
+    return parts + _robustness(table)
+
+
+def _robustness(table: Table) -> list[str]:
+    """The attacks on each row, where there are any."""
+    matrix = matrix_of(table)
+    if matrix is None:
+        return []
+    heads = ["method", *(escape(attack.label) for attack in matrix.attacks)]
+    lines = [heads, [":--", *["--:"] * len(matrix.attacks)]]
+    lines += [[escape(line.row.label), *map(str, cells)] for line, cells in matrix.rows]
+    return [
+        f"### Robustness: {escape(table.title)}",
+        " ".join(matrix.legend),
+        "\n".join(f"| {' | '.join(line)} |" for line in lines),
+    ]
 
 
 def _reported(sets: Sequence[ReportedSet]) -> list[str]:

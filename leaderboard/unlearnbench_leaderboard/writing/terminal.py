@@ -12,6 +12,7 @@ from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
 from unlearnbench_leaderboard.tables.formats import clean, display_width, distinct, number, shorten
+from unlearnbench_leaderboard.tables.probes import INTERVALS, matrix_of
 
 #: Columns where nobody says how many there are: in a log, in a file.
 WIDTH = 100
@@ -60,7 +61,40 @@ def _table(table: Table, width: int) -> str:
         for line in table.unfinished:
             ending = f"{clean(line.row.label)}: {clean('; '.join(line.reasons))}"
             out += _wrapped(ending, width, indent="    ")
+    out += _robustness(table, width)
     return "\n".join(line.rstrip() for line in out)
+
+
+def _robustness(table: Table, width: int) -> list[str]:
+    """The attacks on each row: values alone, as many attacks side by side as there is room for."""
+    matrix = matrix_of(table)
+    if matrix is None:
+        return []
+    out = ["", "robustness"]
+    for sentence in matrix.legend:
+        if sentence != f"{INTERVALS}.":
+            out += _wrapped(sentence, width)
+    names = distinct([clean(line.row.label) for line, _ in matrix.rows], _NARROW_NAME)
+    columns = [
+        [attack.label, *(cells[place].text for _, cells in matrix.rows)]
+        for place, attack in enumerate(matrix.attacks)
+    ]
+    while columns:
+        block = [["method", *names]]
+        used = max(map(display_width, block[0]))
+        while columns and (len(block) == 1 or used + 2 + _widest(columns[0]) <= width):
+            used += 2 + _widest(columns[0])
+            block.append(columns.pop(0))
+        align = ["left", *["right"] * (len(block) - 1)]
+        rows = list(zip(*block, strict=True))
+        grid = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align)
+        head, *body = grid.splitlines()
+        out += ["", head, "-" * max(map(display_width, [head, *body])), *body]
+    return out
+
+
+def _widest(texts: Sequence[str]) -> int:
+    return max(map(display_width, texts))
 
 
 def _setting(table: Table, shown: Sequence[Line]) -> str:
@@ -97,7 +131,8 @@ def _narrower(layout: _Layout) -> Iterator[_Layout]:
     layout = replace(layout, name_width=2 * _NARROW_NAME)
     yield layout
     dispensable = [c for c in layout.columns if c.kind == "tier"]
-    dispensable += reversed([c for c in layout.columns if c.kind == "metric"])
+    for kind in ("metric", "probe"):
+        dispensable += reversed([c for c in layout.columns if c.kind == kind])
     for column in dispensable:
         yield replace(layout, name_width=_NARROW_NAME)
         layout = _without(layout, column)
