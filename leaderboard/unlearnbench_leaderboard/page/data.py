@@ -18,6 +18,13 @@ from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import cell, columns_of
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean
+from unlearnbench_leaderboard.tables.probes import (
+    EXCESS,
+    RECOVERED,
+    RECOVERY,
+    Attack,
+    attacks_of,
+)
 from unlearnbench_leaderboard.tables.rows import PooledMetric, Row
 
 #: Longer values of a configuration are cut on the page; the result file has them.
@@ -33,6 +40,9 @@ _COST_WORDS: dict[str, tuple[str, Callable[[float], str]]] = {
     "parameters_changed": ("parameters changed", formats.count),
     "trials": ("tuning trials", formats.count),
 }
+
+#: Metrics of an attack that have columns of their own.
+_TOLD_OF_ATTACKS = (RECOVERED, RECOVERY, EXCESS)
 
 Json = dict[str, Any]
 _Key = tuple[str, str]
@@ -52,6 +62,7 @@ def _table(table: Table, examples: Examples) -> Json:
     before = {(m.name, m.split): m for m in table.before_metrics}
     retained = {(m.name, m.split): m for m in table.retained_metrics}
     metrics = _metrics(table)
+    attacks = attacks_of(table)
     return {
         "id": table.id,
         "task": task_title(table),
@@ -70,8 +81,43 @@ def _table(table: Table, examples: Examples) -> Json:
             for key, arrow in metrics.items()
         ],
         "items": [[clean(i.split), clean(i.id), i.before, i.retained] for i in examples.items],
-        "rows": [_row(line, table, list(metrics), examples) for line in table.lines()],
+        "rows": [
+            _row(line, table, list(metrics), examples)
+            | ({"attacks": told} if (told := list(_attacked(line.row, attacks))) else {})
+            for line in table.lines()
+        ],
     }
+
+
+def _attacked(row: Row, attacks: Sequence[Attack]) -> Iterator[list[Any]]:
+    """For each attack: its name, its options, why there are no numbers, and the numbers: recovered,
+    before, oracle, recovery, excess, others."""
+    for attack in attacks:
+        finding = row.probes.get(attack.key)
+        if finding is None:
+            continue
+        options = ", ".join(f"{name}={canonical(v)}" for name, v in sorted(attack.config.items()))
+        said = [clean(attack.label), _short(f"version {attack.version}; {options}".rstrip("; "))]
+        if finding.status != "ok":
+            yield [*said, _short("; ".join(finding.messages))]
+            continue
+        own = {
+            name: formats.with_interval(e.value, e.low, e.high)
+            for name, e in finding.metrics.items()
+        }
+        others = [f"{name} {own[name]}" for name in own if name not in _TOLD_OF_ATTACKS]
+        yield [
+            *said,
+            "",
+            own.get(RECOVERED),
+            *(
+                formats.number(found[RECOVERED]) if RECOVERED in found else None
+                for found in (finding.before, finding.retained)
+            ),
+            own.get(RECOVERY),
+            own.get(EXCESS),
+            _short("; ".join(others)),
+        ]
 
 
 def _metrics(table: Table) -> dict[_Key, str]:

@@ -74,6 +74,15 @@ const metricRows = (row, table) => table.metrics.flatMap(([name, split, mark, be
     ...references.map((text) => make("td", {}, text ?? "–")))];
 });
 
+const attackRows = (row) => row.attacks.map(([name, options, reason, ...values]) => {
+  const head = make("th", { scope: "row", class: "text" }, bdi(name), make("br"), make("span", { class: "ci" }, bdi(options)));
+  if (reason) return make("tr", {}, head, make("td", { class: "text", colspan: "6" }, bdi(reason)));
+  const others = values.pop();
+  return make("tr", {}, head,
+    ...values.map((text, index) => make("td", { class: index === 4 ? "strong" : null }, ...(text == null ? ["–"] : score(text)))),
+    make("td", { class: "text" }, bdi(others)));
+});
+
 const exampleRows = (row, table) => table.items.map(([split, id, before, oracle], index) =>
   make("tr", {},
     make("th", { scope: "row", class: "text" }, bdi(split), make("br"), make("span", { class: "ci" }, bdi(id))),
@@ -143,6 +152,13 @@ const details = (row, table, level) => {
       inner(`All metrics ${of}`,
         [["metric", "text"], ["split", "text"], [row.seeds.length > 1 ? "mean" : "value"], ...row.seeds.map((seed) => [`seed ${seed}`]), ...references],
         metrics)));
+  }
+  if (row.attacks) {
+    found.push(wide(
+      heading(level, "Attacks", "recovered: of everything (1); recovery: of what was forgotten; excess: from the oracle (0) to the model before (1)"),
+      inner(`Attacks ${of}`,
+        [["attack", "text"], ["recovered"], ["before"], ["oracle"], ["recovery"], ["excess"], ["others", "text"]],
+        attackRows(row))));
   }
   if (row.runs.length) {
     found.push(wide(

@@ -24,12 +24,16 @@ from unlearnbench_leaderboard.page.plot import NARROW, WIDE, shape, svg
 from unlearnbench_leaderboard.tables import formats, rules
 from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Cell, Column, cell, columns_of, glossary, notes
+from unlearnbench_leaderboard.tables.probes import Shown, matrix_of
 from unlearnbench_leaderboard.tables.reported import ReportedSet
 
 _HERE = Path(__file__).parent
 _TEMPLATES = ("page.html.jinja", "reported.html.jinja")
 #: The script in the order in which it is put together.
 _SCRIPTS = ("details.js", "page.js")
+
+#: Where a darker shade begins, in a matrix of attacks.
+_SHADES = (0.05, 0.25, 0.5, 0.75)
 
 #: Flags that the seeds column says already.
 _QUIET_FLAGS = (rules.DETERMINISTIC,)
@@ -93,6 +97,9 @@ class _View:
         self.table = table
         self.columns = columns_of(table)
         self.wide, self.narrow = svg(table, WIDE), svg(table, NARROW)
+        self.matrix = matrix_of(table)
+        #: Why cells of the matrix have no number, each reason once; numbered from 1.
+        self.footnotes = self._reasons()
 
     @property
     def title(self) -> str:
@@ -143,6 +150,19 @@ class _View:
         flags = [f for f in line.row.flags if f not in (*_QUIET_FLAGS, *rules.DISQUALIFYING_FLAGS)]
         said = [] if line.row.borrowed else notes(line)
         return [*said, *(formats.shorten(formats.clean(flag), 120) for flag in flags)]
+
+    def _reasons(self) -> list[str]:
+        rows = self.matrix.rows if self.matrix else ()
+        return list(dict.fromkeys(c.reason for _, cells in rows for c in cells if c.is_told))
+
+    def footnote(self, cell: Shown) -> int | None:
+        """The number of what is said of a cell below the matrix."""
+        return self.footnotes.index(cell.reason) + 1 if cell.is_told else None
+
+    def shade(self, cell: Shown) -> str:
+        """One of five shades; the number stands in it."""
+        value = min(max(cell.value or 0.0, 0.0), 1.0)
+        return f"shade-{sum(value >= edge for edge in _SHADES)}"
 
     def bar(self, line: Line, column: Column) -> Markup:
         """The score and its interval on a line from 0 to 1."""

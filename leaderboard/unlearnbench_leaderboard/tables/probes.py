@@ -49,7 +49,7 @@ ABSENT: Mapping[str, str] = {
     "n/a": "the attack does not apply, which may be the finding",
     "failed": "it came to nothing",
     "no gap": "it cannot tell the oracle from the model before unlearning",
-    NOTHING: "it was not made",
+    NOTHING: "there is none",
 }
 #: Attacks that a matrix has at most: whoever sends a result may name a hundred.
 MAX_ATTACKS = 12
@@ -109,6 +109,11 @@ class Shown:
     value: float | None = None
     #: Why there is no number.
     reason: str = ""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the run itself says why there is no number."""
+        return self.value is None and self.reason not in ABSENT.values()
 
     def __str__(self) -> str:
         return f"{self.text} {self.interval}".rstrip()
@@ -297,7 +302,7 @@ def _shown(finding: Finding | None, measure: str) -> Shown:
         return Shown(word, reason=_message("; ".join(finding.messages)))
     if (e := finding.metrics.get(measure)) is None:
         word = "no gap" if measure == EXCESS and finding.retained else NOTHING
-        return Shown(word, reason=ABSENT["no gap"] if word == "no gap" else f"no {measure}")
+        return Shown(word, reason=ABSENT[word])
     return Shown(number(e.value), interval(e.low, e.high), e.value)
 
 
