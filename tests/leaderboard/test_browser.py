@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.leaderboard.factory import entries, result, seeds
+from tests.leaderboard.factory import entries, no_probe, probe, result, seeds
 from unlearnbench.results import Metric
 from unlearnbench_leaderboard.build import files_of
 from unlearnbench_leaderboard.page.examples import Examples, Item
@@ -499,6 +499,101 @@ def test_hostile_text_neither_runs_nor_breaks_the_layout(visit, hostile_address,
     for text in HOSTILE:
         page.evaluate("name => { location.hash = new URLSearchParams({ method: name }); }", text)
         assert page.locator(".method-page h2").text_content() == text
+        assert overflow(page) <= 0
+
+
+# --- attacks --------------------------------------------------------------------------------------
+
+WRAPPED = "The weights are untouched."
+
+
+def attacked_board(words=WRAPPED):
+    """Two methods that were attacked, and one that was not; more attacks than a phone is wide."""
+    attacks = {f"attack-{n}": probe(0.1 * n, recovery=0.3, config={"steps": n}) for n in range(9)}
+    hiding = attacks | {
+        "attack-0": no_probe(words, config={"steps": 0}),
+        "attack-1": no_probe(words, "failed", config={"steps": 1}),
+    }
+    return [
+        *seeds(method="npo", retained=(0.64, 0.98), probes=attacks, scores={"robustness": 0.6}),
+        *seeds(
+            method="ike",
+            forget=0.9,
+            guarantee="suppression",
+            retained=(0.64, 0.98),
+            probes=hiding,
+            scores={"robustness": 0.1},
+        ),
+        *seeds(method="rmu", forget=0.7, retained=(0.64, 0.98)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def attacked_address(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("attacked"), attacked_board())
+
+
+def matrix(page):
+    """The rows of attacks that can be seen, by method."""
+    rows = page.locator("table.probes tbody tr").filter(visible=True)
+    return {
+        row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows.all()
+    }
+
+
+def test_a_matrix_says_what_each_attack_brings_out_of_each_row(visit, attacked_address):
+    page = visit(attacked_address)
+    found = matrix(page)
+    assert list(found) == ["before unlearning", "retrained oracle", "npo", "ike"]
+    assert found["npo"][4].split() == ["0.400", "[0.350-0.450]"]
+    assert found["before unlearning"][4].startswith("1.000")
+    assert found["ike"][:2] == ["n/a1", "failed1"]
+    shades = page.locator("table.probes td[class]").evaluate_all("c => c.map((e) => e.className)")
+    assert {"shade-0", "shade-2", "shade-4", "absent"} <= set(shades)
+    page.select_option("#filter-tag", "suppression")
+    assert list(matrix(page)) == ["before unlearning", "retrained oracle", "ike"]
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_why_there_is_no_number_can_be_read_without_pointing(visit, attacked_address, script):
+    page = visit(attacked_address, java_script_enabled=script)
+    assert page.locator(".reasons li").all_inner_texts() == [WRAPPED]
+    assert page.locator("td.absent").first.get_attribute("title") == WRAPPED
+
+
+def test_a_row_of_the_matrix_leads_to_the_row_and_its_attacks(visit, attacked_address):
+    page = visit(attacked_address)
+    page.locator("table.probes").get_by_role("link", name="ike").click()
+    assert page.evaluate("document.activeElement.textContent") == "ike"
+    attacks = page.get_by_role("region", name="Attacks of ike").get_by_role("row")
+    assert WRAPPED in attacks.nth(1).inner_text()
+    cells = attacks.nth(3).get_by_role("cell").all_inner_texts()
+    assert cells[1:3] == ["0.900", "0.300"]
+    assert cells[4].startswith("0.200")
+    assert "steps=2" in attacks.nth(3).get_by_role("rowheader").inner_text()
+    page.goto(f"{attacked_address}#method=ike")
+    page.reload()
+    assert page.get_by_role("region", name="Attacks of ike").is_visible()
+    heads = page.locator(".method-page > .scroll thead th").all_inner_texts()
+    assert "robustness" in heads
+
+
+@pytest.mark.parametrize("width, scheme", [(DESK, "light"), (DESK, "dark"), (PHONE, "light")])
+def test_axe_finds_nothing_to_complain_of_in_attacks(visit, attacked_address, width, scheme):
+    page = visit(attacked_address, width=width, color_scheme=scheme)
+    page.get_by_role("button", name="ike", exact=True).click()
+    assert overflow(page) <= 0
+    assert violations(page) == []
+
+
+def test_hostile_words_of_a_probe_neither_run_nor_break_the_layout(visit, tmp_path):
+    for text in HOSTILE:
+        page = visit(written(tmp_path, attacked_board(text)), width=PHONE)
+        for button in page.locator(".disclose").all():
+            button.click()
+        assert page.locator(".reasons li").first.inner_text().startswith(text[:20].strip())
+        assert page.locator("script").count() == 2
+        assert page.locator("main b, main img").count() == 0
         assert overflow(page) <= 0
 
 
