@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests import handmade
-from unlearnbench.results import load_result, run_id_of_result
-from unlearnbench.results.schema import Result
+from tests.plugin_site import Site, plugin_site
+from unlearnbench import Probe
+from unlearnbench.results import Record, ResultStore, load_result, run_id_of_result
+from unlearnbench.results.schema import ProbeBlock, RecordsBlock, ReferenceBlock, Result
+from unlearnbench.results.store import own_records_name
+from unlearnbench_tasks.tofu import Tofu
 
 HOME = "tofu-forget10/tiny/grad-diff"
 
@@ -27,6 +32,76 @@ def result(folder: Path, seed: int = 0, *, method: str = "grad-diff", **provenan
         method=blocks["method"].model_copy(update={"name": method}),
         provenance=blocks["provenance"].model_copy(update={"seed": seed, **provenance}),
     )
+
+
+#: A probe that says how likely each answer is, made by hand from records of that name.
+PEEK = '''
+from unlearnbench import Probe, ProbeConfig
+
+
+class PeekConfig(ProbeConfig):
+    steps: int = 1
+
+
+class Peek(Probe):
+    """Likelihoods."""
+
+    name = "peek"
+    Config = PeekConfig
+
+    @property
+    def columns(self):
+        return {"recovered": f"recovered in {self.config.steps}"}
+
+    def attack(self, model, target, progress=None):
+        raise NotImplementedError
+'''
+
+
+@contextmanager
+def peek_installed(root: Path) -> Iterator[Site]:
+    """The distribution `peek-kit` with its probe `peek`."""
+    with plugin_site(root) as site:
+        site.install("peek-kit", {"probe": {"peek": "peek_kit:Peek"}}, {"peek_kit.py": PEEK})
+        yield site
+
+
+def attacked(path: Path) -> Path:
+    """The result with an attack, its records and its references'; `peek_installed` must hold."""
+    store, result = ResultStore(path.parents[3]), load_result(path)
+    own, before, oracle = (
+        [
+            Record(f"i{n}", "forget", f"i{n}", {"recovered": value, "recall": value / 2})
+            for n in range(6)
+        ]
+        for value in (0.5, 0.8, 0.3)
+    )
+    name = own_records_name(result.run_id, "peek")
+    file, digest = store.save_records(path.parent, name, own)
+    before_file, before_digest = store.save_records(path.parents[1], None, before)
+    retain_file, retain_digest = store.save_records(path.parents[1], None, oracle)
+    block = ProbeBlock(
+        version="1",
+        distribution="peek-kit",
+        config={"steps": 1},
+        standard=False,
+        columns={"recovered": "recovered in 1"},
+        status="ok",
+        metrics=Probe.aggregate(Tofu, own, before, oracle),
+        reference=ReferenceBlock(
+            before=handmade.bare(Probe.aggregate(Tofu, before, before, oracle)),
+            retain_model=handmade.bare(Probe.aggregate(Tofu, oracle, before, oracle)),
+        ),
+        records=RecordsBlock(
+            file=file,
+            sha256=digest,
+            before_file=before_file,
+            before_sha256=before_digest,
+            retain_file=retain_file,
+            retain_sha256=retain_digest,
+        ),
+    )
+    return store.save(result.model_copy(update={"probes": {"peek": block}}))
 
 
 def renamed(path: Path) -> Path:

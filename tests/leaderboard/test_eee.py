@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from tests import handmade
-from tests.leaderboard.factory import dump, entries, result, seeds
+from tests.leaderboard.factory import dump, entries, no_probe, probe, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.results import Metric
 from unlearnbench_leaderboard.exporting.eee import path_of, record, records
@@ -237,6 +237,24 @@ def test_a_number_without_a_direction_is_kept_apart():
     assert "dropped" not in {p.metric_config.metric_name for p in made.evaluation_results}
     kept = json.loads(made.source_metadata.additional_details["undirected_metrics"])
     assert kept == {"dropped@facts": 3.0}
+
+
+def test_what_attacks_brought_out_is_in_the_record():
+    probes = {
+        "relearn": probe(0.4, recovered=0.5, config={"steps": 20}),
+        "quantize": no_probe("The weights are untouched."),
+        "forget": probe(0.1),  # no metric of the task is mistaken for it
+    }
+    made = checked(one(probes=probes, retained=(0.6, 0.9)))
+    found = {part.metric_config.metric_name: part for part in made.evaluation_results}
+    assert found["relearn.excess"].score_details.score == 0.4
+    assert found["relearn.excess"].metric_config.lower_is_better is True
+    assert found["relearn.excess"].metric_config.max_score == 1.0
+    assert found["relearn.recovered"].evaluation_name == "tofu-forget10.relearn"
+    details = found["relearn.recovered"].metric_config.additional_details
+    assert json.loads(details["probe_config"]) == {"steps": 20}
+    without = made.source_metadata.additional_details["probes_without_numbers"]
+    assert json.loads(without) == {"quantize": "not_applicable"}
 
 
 def test_each_run_has_a_file_of_its_own_and_the_same_one_every_time():

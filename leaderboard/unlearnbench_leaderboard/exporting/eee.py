@@ -34,6 +34,7 @@ _SHARES = (
     "accuracy",
     "edit_score",
     "efficacy",
+    "excess",
     "exact_memorization",
     "extraction_strength",
     "fluency",
@@ -50,8 +51,11 @@ _SHARES = (
     "prob",
     "prob_normalised",
     "random_accuracy",
+    "recall",
     "recall_paraphrase",
     "recall_rewrite",
+    "recovered",
+    "recovery",
     "refusal_rate",
     "rouge_l_recall",
     "truth_ratio",
@@ -77,7 +81,8 @@ def record(entry: Entry) -> dict[str, Json] | None:
     result = entry.result
     if result.status != "ok":
         return None
-    directed = [m for m in result.metrics if m.higher_is_better is not None]
+    told = [("", m) for m in result.metrics]
+    told += [(name, m) for name, block in result.probes.items() for m in block.metrics]
     timestamp = f"{result.created_at.timestamp():.6f}".rstrip("0").rstrip(".")
     return {
         "schema_version": SCHEMA_VERSION,
@@ -96,9 +101,14 @@ def record(entry: Entry) -> dict[str, Json] | None:
                     "tier": entry.tier,
                     # A number that only describes has no direction, which a record must give.
                     "undirected_metrics": {
-                        f"{m.name}@{m.split}": m.value
-                        for m in result.metrics
+                        f"{_named(probe, m)}@{m.split}": m.value
+                        for probe, m in told
                         if m.higher_is_better is None
+                    },
+                    "probes_without_numbers": {
+                        name: block.status
+                        for name, block in result.probes.items()
+                        if block.status != "ok"
                     },
                 }
             ),
@@ -119,7 +129,11 @@ def record(entry: Entry) -> dict[str, Json] | None:
             ),
         },
         "model_info": _model(result),
-        "evaluation_results": [_evaluation_result(result, metric) for metric in directed],
+        "evaluation_results": [
+            _evaluation_result(result, probe, metric)
+            for probe, metric in told
+            if metric.higher_is_better is not None
+        ],
     }
 
 
@@ -198,14 +212,23 @@ def _model(result: Result) -> dict[str, Json]:
     }
 
 
-def _evaluation_result(result: Result, metric: Metric) -> dict[str, Json]:
+def _named(probe: str, metric: Metric) -> str:
+    return f"{probe}.{metric.name}" if probe else metric.name
+
+
+def _evaluation_result(result: Result, probe: str, metric: Metric) -> dict[str, Json]:
+    """A metric of the task, or of a probe of this name."""
     bounds = _SHARE if metric.headline is not None else _BOUNDS.get(metric.name)
     if bounds is not None and not _within(metric, *bounds):
         bounds = None  # another task's metric of that name
-    name = metric.name
+    name = _named(probe, metric)
+    details: dict[str, Json] = {"headline": metric.headline, "split": metric.split}
+    if probe:
+        block = result.probes[probe]
+        details |= {"probe": probe, "probe_version": block.version, "probe_config": block.config}
     return {
         "evaluation_result_id": f"{result.run_id}:{name}@{metric.split}",
-        "evaluation_name": f"{_evaluation(result)}.{_part(metric.split)}",
+        "evaluation_name": f"{_evaluation(result)}.{_part(probe or metric.split)}",
         "source_data": _data(result, metric),
         "evaluation_timestamp": f"{result.created_at.timestamp():.6f}".rstrip("0").rstrip("."),
         "metric_config": {
@@ -215,7 +238,7 @@ def _evaluation_result(result: Result, metric: Metric) -> dict[str, Json]:
             **({"metric_unit": "proportion"} if bounds == _SHARE else {}),
             "lower_is_better": not metric.higher_is_better,
             **(_continuous(*bounds) if bounds is not None else {}),
-            "additional_details": _texts({"headline": metric.headline, "split": metric.split}),
+            "additional_details": _texts(details),
         },
         "score_details": {"score": metric.value, "uncertainty": _uncertainty(metric)},
         "generation_config": {
