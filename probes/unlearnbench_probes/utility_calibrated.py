@@ -61,6 +61,10 @@ class UtilityCalibrated(Probe[UtilityCalibratedConfig]):
     reads_oracle = False  # its weights are no change of these, and its mixture no reference
     scores: ClassVar[Mapping[str, bool | None]] = {"mix": None}
 
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return {"forget": f"forget at {100 * self.config.share:g} % utility"}
+
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
         from unlearnbench import WrappedModel
 

@@ -62,7 +62,7 @@ _LABEL = 40
 Status = Literal["ok", "not_applicable", "failed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attack:
     """A probe with its options: what is made alike on every row."""
 
@@ -273,25 +273,30 @@ def _differing(attack: Attack, attacks: Sequence[Attack]) -> Iterator[str]:
 
 def matrix_of(table: Table) -> Matrix | None:
     """The table's rows against its attacks; None where no row was attacked."""
-    attacks = attacks_of(table)
     lines = [line for line in table.lines() if line.row.probes]
-    told = {
-        (attack.key, name)
-        for line in lines
-        for attack in attacks
-        if (finding := line.row.probes.get(attack.key)) and finding.status == "ok"
-        for name in (*finding.metrics, "ok")
+    found = {
+        attack: [f for line in lines if (f := line.row.probes.get(attack.key)) is not None]
+        for attack in attacks_of(table)
     }
-    # What attacks nothing (it compares) has a column of its own, or is in a row's details.
-    attacks = tuple(a for a in attacks if (a.key, RECOVERED) in told or (a.key, "ok") not in told)
+    told = {name for findings in found.values() for f in findings for name in f.metrics}
+    measure = next((name for name in MEASURES if name in told), RECOVERED)
+    attacks = [attack for attack, findings in found.items() if _has_place(findings, measure)]
     if not attacks:
         return None
-    measure = next((m for m in MEASURES if any(name == m for _, name in told)), RECOVERED)
     shown = attacks[:MAX_ATTACKS]
     rows = [
         (line, tuple(_shown(line.row.probes.get(a.key), measure) for a in shown)) for line in lines
     ]
-    return Matrix(measure, shown, tuple(rows), len(attacks) - len(shown))
+    return Matrix(measure, tuple(shown), tuple(rows), len(attacks) - len(shown))
+
+
+def _has_place(findings: Sequence[Finding], measure: str) -> bool:
+    """Whether an attack has something to say in a matrix. What only compares has not: it has a
+    column of its own, or is in a row's details.
+    """
+    if not any(f.status == "ok" for f in findings):
+        return True
+    return any(measure in f.metrics or (f.retained and measure == EXCESS) for f in findings)
 
 
 def _shown(finding: Finding | None, measure: str) -> Shown:
