@@ -504,7 +504,7 @@ def test_hostile_text_neither_runs_nor_breaks_the_layout(visit, hostile_address,
 
 # --- attacks --------------------------------------------------------------------------------------
 
-WRAPPED = "The weights are untouched."
+WRAPPED = "The weights are untouched"
 
 
 def attacked_board(words=WRAPPED):

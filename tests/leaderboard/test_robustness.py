@@ -164,7 +164,7 @@ def test_what_does_not_apply_and_what_failed_say_so_and_why():
         "sampling": "–",
     }
     assert said(t, "npo") == [
-        "quantize: The weights are untouched.",
+        "quantize: The weights are untouched",
         "sampling: It failed: no memory",
     ]
     assert said(t, "rmu") == []
@@ -173,9 +173,19 @@ def test_what_does_not_apply_and_what_failed_say_so_and_why():
 def test_one_reason_is_told_once_for_all_the_attacks_that_it_keeps_out():
     why = no_probe("The weights are untouched.")
     t = table(*attacked(others={"quantize": why, "benign-finetune": why}))
-    assert said(t, "npo") == ["benign-finetune, quantize: The weights are untouched."] or said(
+    assert said(t, "npo") == ["benign-finetune, quantize: The weights are untouched"] or said(
         t, "npo"
-    ) == ["quantize, benign-finetune: The weights are untouched."]
+    ) == ["quantize, benign-finetune: The weights are untouched"]
+
+
+def test_what_applies_to_no_row_is_said_once_for_all_of_them():
+    sentences = {"head-projection": no_probe("Answers are sentences.")}
+    t = table(*attacked(others=sentences), *attacked("rmu", forget=0.7, others=sentences))
+    assert [said(t, method) for method in ("npo", "rmu")] == [[], []]
+    assert "head-projection applies to no row: Answers are sentences." in matrix_of(t).legend
+    assert shown(t)["npo"]["head-projection"] == "n/a"
+    one = table(*attacked(others=sentences), *attacked("rmu", forget=0.7))
+    assert said(one, "npo") == ["head-projection: Answers are sentences"]
 
 
 def test_where_no_oracle_is_known_the_matrix_shows_what_comes_back():
@@ -299,7 +309,7 @@ def test_the_data_files_have_every_number_of_an_attack():
     ]
     assert npo["probe.level.forget"] == "0.55"
     assert (ike["probe.quantize.status"], ike["probe.quantize.excess"]) == ("not_applicable", "")
-    assert "quantize: The weights are untouched." in ike["notes"]
+    assert "quantize: The weights are untouched" in ike["notes"]
     assert by_method["wmdp", "grad-diff"]["probe.relearn.status"] == ""
     assert by_method["tofu", "none"]["robustness"] == "0"
 

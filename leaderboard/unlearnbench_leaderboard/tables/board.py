@@ -12,7 +12,12 @@ from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import number, with_interval
 from unlearnbench_leaderboard.tables.intervals import Estimate
-from unlearnbench_leaderboard.tables.probes import reference_findings, remarks, usual_attacks
+from unlearnbench_leaderboard.tables.probes import (
+    common_reasons,
+    reference_findings,
+    remarks,
+    usual_attacks,
+)
 from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
 from unlearnbench_leaderboard.tables.rows import Row, Score, borrowed_reference, digest, pool
 from unlearnbench_leaderboard.tables.settings import reference_blocks
@@ -132,9 +137,10 @@ def _table(entries: Sequence[Entry]) -> Table:
 
 def _remarked(table: Table, usual: Mapping[str, str]) -> Table:
     """The table with what is to be said of each row's attacks."""
+    common = common_reasons(line.row for line in table.lines())
 
     def told(lines: Sequence[Line]) -> tuple[Line, ...]:
-        return tuple(replace(line, remarks=remarks(line.row, usual)) for line in lines)
+        return tuple(replace(line, remarks=remarks(line.row, usual, common)) for line in lines)
 
     return replace(
         table,

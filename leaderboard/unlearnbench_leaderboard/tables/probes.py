@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from unlearnbench.results import Metric, ProbeBlock, Result
@@ -128,6 +129,8 @@ class Matrix:
     rows: tuple[tuple[Line, tuple[Shown, ...]], ...]
     #: Attacks that are not among them, for there are too many.
     left_out: int = 0
+    #: Why some apply to no row, by their labels.
+    nowhere: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def legend(self) -> list[str]:
@@ -136,6 +139,7 @@ class Matrix:
         told = "; ".join(f"{word}: {means}" for word, means in ABSENT.items() if word in used)
         said = [f"{MEASURES[self.measure]}.", f"{INTERVALS}."]
         said += [f"Without a number: {told}."] if told else []
+        said += [f"{label} applies to no row: {why}." for label, why in self.nowhere.items()]
         if self.left_out:
             said.append(f"{self.left_out} more attacks are in leaderboard.json.")
         return said
@@ -287,7 +291,24 @@ def matrix_of(table: Table) -> Matrix | None:
     rows = [
         (line, tuple(_shown(line.row.probes.get(a.key), measure) for a in shown)) for line in lines
     ]
-    return Matrix(measure, tuple(shown), tuple(rows), len(attacks) - len(shown))
+    reasons = common_reasons(line.row for line in lines)
+    nowhere = {clean(a.label): reasons[a.key] for a in shown if a.key in reasons}
+    return Matrix(measure, tuple(shown), tuple(rows), len(attacks) - len(shown), nowhere)
+
+
+def common_reasons(rows: Iterable[Row]) -> dict[str, str]:
+    """Why attacks apply to none of several rows, by the attack's key: said once of all of them."""
+    findings: dict[str, list[Finding]] = defaultdict(list)
+    for row in rows:
+        for key, finding in row.probes.items():
+            findings[key].append(finding)
+    return {
+        key: _message(group[0].messages[0])
+        for key, group in findings.items()
+        if len(group) > 1
+        and {f.status for f in group} == {"not_applicable"}
+        and len({f.messages for f in group}) == len(group[0].messages) == 1
+    }
 
 
 def _has_place(findings: Sequence[Finding], measure: str) -> bool:
@@ -331,12 +352,22 @@ def row_attacks(row: Row) -> dict[str, str]:
     }
 
 
-def remarks(row: Row, usual: Mapping[str, str]) -> tuple[str, ...]:
-    """What a reader of a row must know of its attacks: what does not apply, or differs."""
+def remarks(
+    row: Row, usual: Mapping[str, str], common: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, ...]:
+    """What a reader of a row must know of its attacks: what does not apply, or differs.
+
+    Args:
+        row: the row.
+        usual: `usual_attacks` of the table.
+        common: `common_reasons` of it, which are said elsewhere.
+    """
     said = []
     names: dict[str, list[str]] = defaultdict(list)
     for run in row.finished:
         for name, block in run.result.probes.items():
+            if attack_key(name, block) in common:
+                continue
             if block.message and name not in names[block.message]:
                 names[block.message].append(name)
     for message, of in list(names.items())[:_MESSAGES]:
@@ -357,4 +388,4 @@ def _more(count: int) -> str:
 
 
 def _message(text: str) -> str:
-    return shorten(clean(text), _MESSAGE)
+    return shorten(clean(text).rstrip(" ."), _MESSAGE)
