@@ -47,6 +47,7 @@ API: Mapping[str, Sequence[str]] = {
         "cache_folder",
     ),
     "tasks": ("Task", "TaskConfig", "DataDescription", "Utility", "UtilityConfig", "UtilityTask"),
+    "probes": ("Probe", "ProbeConfig", "Target", "ForgetItem", "restored"),
     "models": (
         "load_model",
         "LanguageModel",
@@ -185,6 +186,20 @@ def utilities() -> str:
     for plugin in own_plugins("utility"):
         loaded = plugin.load()
         facts = {"source": _source(loaded.source), "version": loaded.version}
+        made.append(_section(plugin.name, loaded, facts))
+    return "\n\n".join(made)
+
+
+def probes() -> str:
+    """Every probe: what it is, where it is from, its options."""
+    made = []
+    for plugin in own_plugins("probe"):
+        loaded = plugin.load()
+        facts = {
+            "source": _source(loaded.source),
+            "in `--probes default`, and in `robustness`": "yes" if loaded.standard else "no",
+            "version": loaded.version,
+        }
         made.append(_section(plugin.name, loaded, facts))
     return "\n\n".join(made)
 
@@ -418,6 +433,7 @@ MAKERS: Mapping[str, Callable[..., str]] = {
     "methods": methods,
     "tasks": tasks,
     "utilities": utilities,
+    "probes": probes,
     "models": models,
     "suites": suites,
     "commands": commands,

@@ -26,7 +26,7 @@ PAGES_FOLDER = ROOT / "docs" / "_pages"
 #: Markdown at the top of each room, read on the repository's own pages.
 READ_THERE = [
     *sorted(ROOT.glob("*.md")),
-    *(ROOT / f"{room}/README.md" for room in ("methods", "tasks", "leaderboard")),
+    *(ROOT / f"{room}/README.md" for room in ("methods", "tasks", "probes", "leaderboard")),
 ]
 
 
@@ -96,7 +96,13 @@ def test_every_command_has_its_place(site: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "page"),
-    [("method", "methods"), ("task", "tasks"), ("utility", "tasks"), ("suite", "tasks")],
+    [
+        ("method", "methods"),
+        ("task", "tasks"),
+        ("utility", "tasks"),
+        ("suite", "tasks"),
+        ("probe", "probes"),
+    ],
 )
 def test_every_plugin_has_its_place(kind: str, page: str, site: Path) -> None:
     shown = headings(site / "reference" / f"{page}.html")

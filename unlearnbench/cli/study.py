@@ -71,7 +71,7 @@ _WHAT = (
         multiple=True,
         metavar="NAME[,NAME]",
         shell_complete=names_of("probe", several=True),
-        help="Attacks on each unlearned model; default: the suite's own.",
+        help="Attacks on each unlearned model; `default` stands for the suite's own.",
     ),
     click.option(
         "--data-dir", type=click.Path(path_type=Path), help="Local data files of the tasks."
