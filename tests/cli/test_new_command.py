@@ -19,7 +19,9 @@ from unlearnbench.cli import cli
 from unlearnbench.scaffold import NAME, check_name, class_of, module_of, render
 from unlearnbench.testing import METHOD_RULES, TASK_RULES
 
-KINDS = ("method", "task")
+#: What `unlearnbench check` tries.
+RULES = {"method": METHOD_RULES, "task": TASK_RULES}
+KINDS = ("method", "task", "probe")
 
 
 def new(*arguments: str | Path) -> Result:
@@ -57,11 +59,11 @@ def test_what_is_written_installs_and_passes_at_once(kind: str, tmp_path: Path):
     assert line.startswith("  ✓ soft-tide")
     assert "unlearnbench-soft-tide 0.1.0" in line
 
-    checked = process("-m", "unlearnbench", "check", "soft-tide", **here)
-    rules = METHOD_RULES if kind == "method" else TASK_RULES
-    assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert checked.stdout.splitlines()[0] == f"{kind} soft-tide (unlearnbench-soft-tide 0.1.0)"
-    assert checked.stdout.splitlines()[-1] == f"{len(rules)} rules kept, 0 broken."
+    if kind in RULES:
+        checked = process("-m", "unlearnbench", "check", "soft-tide", **here)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert checked.stdout.splitlines()[0] == f"{kind} soft-tide (unlearnbench-soft-tide 0.1.0)"
+        assert checked.stdout.splitlines()[-1] == f"{len(RULES[kind])} rules kept, 0 broken."
 
     tested = process("-m", "pytest", "-q", "-p", "no:cacheprovider", package, **here)
     assert tested.returncode == 0, tested.stdout
@@ -82,7 +84,8 @@ def test_what_is_written_is_clean_and_says_what_comes_next(kind: str, tmp_path: 
             f"tests/test_{kind}.py",
         ]
     )
-    for step in ("pip install -e", "python -m pytest", "unlearnbench check soft-tide"):
+    last = "check" if kind in RULES else "info"
+    for step in ("pip install -e", "python -m pytest", f"unlearnbench {last} soft-tide"):
         assert step in done.output
     style = ["--isolated", "--config", "line-length=100"]
     for command in (
@@ -121,7 +124,8 @@ def test_any_name_gives_a_package_whose_entry_point_leads_to_its_class(name: str
 
 
 @pytest.mark.parametrize(
-    "name", ["record", "task", "method", "true", "none", "for", "nll", "test", "test-b"]
+    "name",
+    ["record", "task", "method", "probe", "target", "true", "none", "for", "nll", "test", "test-b"],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_words_that_the_templates_use_are_names_too(kind: str, name: str):

@@ -1,4 +1,4 @@
-"""`unlearnbench new`: the package of a new method or task."""
+"""`unlearnbench new`: the package of a new method, task or probe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 @click.command("new")
-@click.argument("kind", type=click.Choice(["method", "task"]))
+@click.argument("kind", type=click.Choice(["method", "task", "probe"]))
 @click.argument("name")
 @click.option(
     "--out",
@@ -19,7 +19,7 @@ import click
     help="The folder that it is written into; default: this one.",
 )
 def command(kind: str, name: str, out: Path) -> None:
-    """Write a package with a small method or task that works, its test and its entry point.
+    """Write a package with a small method, task or probe that works, its test and its entry point.
 
     It is a folder unlearnbench-NAME; nothing is overwritten.
 
@@ -34,9 +34,6 @@ def command(kind: str, name: str, out: Path) -> None:
         if path.is_file():
             click.echo(click.format_filename(path))
     shown = shlex.quote(os.path.normpath(folder))
-    click.echo(
-        f"\nNext:\n"
-        f"  pip install -e {shown}\n"
-        f"  python -m pytest {shown}\n"
-        f"  unlearnbench check {name}"
-    )
+    steps = [f"pip install -e {shown}", f"python -m pytest {shown}"]
+    steps.append(f"unlearnbench {'info' if kind == 'probe' else 'check'} {name}")
+    click.echo("\n  ".join(["\nNext:", *steps]))

@@ -22,7 +22,8 @@ LONGEST = 50
 TAKEN = {
     *("Annotated", "Any", "Around", "DataDescription", "Diverged", "Example", "Field"),
     *("ForgetRequest", "LanguageModel", "Literal", "Method", "MethodConfig", "Metric", "Progress"),
-    *("Record", "Sequence", "Task", "TaskConfig", "UserError", "Values", "Weigh"),
+    *("Probe", "ProbeConfig", "Record", "Sequence", "Target", "Task", "TaskConfig"),
+    *("UserError", "Values", "Weigh"),
 }
 #: File in the package, and its template; KIND and MODULE stand for themselves.
 FILES = {
@@ -38,7 +39,7 @@ def write_package(kind: str, name: str, out: Path) -> Path:
     """Writes the folder `unlearnbench-NAME` into `out`, whole or not at all, and over nothing.
 
     Args:
-        kind: `method` or `task`.
+        kind: `method`, `task` or `probe`.
 
     Raises:
         UserError: the name cannot be used or is taken, the folder is there, or cannot be written.
