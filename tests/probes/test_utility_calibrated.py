@@ -169,6 +169,12 @@ def test_what_it_tells_of_the_task_is_no_headline_of_a_table(target: Target):
     assert not any(m.headline or m.replicates for m in made)
 
 
+def test_its_column_says_at_which_utility():
+    assert UtilityCalibrated.configured().columns == {"forget": "forget at 95 % utility"}
+    at_half = UtilityCalibrated.configured(share=0.5)
+    assert at_half.columns == {"forget": "forget at 50 % utility"}
+
+
 def test_what_is_evaluated_already_is_not_evaluated_again(target: Target, unlearned: LanguageModel):
     kept: dict[str, list[Record]] = {}
 

@@ -45,6 +45,10 @@ class Peek(Probe):
     Config = PeekConfig
     scores = {"length": None}
 
+    @property
+    def columns(self):
+        return {"recovered": f"of {self.config.items}"}
+
     def attack(self, model, target, progress=silent):
         MADE.append(self.name)
         items = target.items[: self.config.items]
@@ -201,6 +205,7 @@ def test_a_block_holds_the_three_models_and_their_difference(
     block = result.probes["peek"]
     assert (block.status, block.version, block.config) == ("ok", "2", {"items": 4})
     assert (block.distribution, block.standard) == ("probe-kit", False)
+    assert block.columns == {"recovered": "of 4"}
     assert {m.name for m in block.metrics} >= {"recovered", "recall", "length"}
     assert all(m.n == 4 for m in block.metrics)
     names = [m.name for m in block.reference.before]
