@@ -14,7 +14,7 @@ from tests.leaderboard.factory import entries, no_probe, probe, result, seeds
 from unlearnbench_leaderboard.build import build
 from unlearnbench_leaderboard.tables.board import tables_of
 from unlearnbench_leaderboard.tables.columns import cell, columns_of, notes
-from unlearnbench_leaderboard.tables.probes import MAX_ATTACKS, attacks_of, matrix_of
+from unlearnbench_leaderboard.tables.probes import MAX_ATTACKS, matrix_of
 from unlearnbench_leaderboard.writing import data_files, terminal
 
 ORACLE = (0.64, 0.98)
@@ -211,7 +211,7 @@ def test_a_probe_with_other_options_is_another_attack():
         *seeds(method="rmu", forget=0.7, probes=strong, retained=ORACLE),
         *seeds(method="idk", forget=0.6, probes=weak, retained=ORACLE),
     )
-    assert [a.label for a in attacks_of(t)] == ["relearn (steps=1)", "relearn (steps=20)"]
+    assert [a.label for a in t.attacks] == ["relearn (steps=1)", "relearn (steps=20)"]
     assert shown(t)["idk"] == {
         "relearn (steps=1)": "0.100 [0.050-0.150]",
         "relearn (steps=20)": "–",
@@ -223,13 +223,13 @@ def test_a_probe_with_other_options_is_another_attack():
 def test_a_newer_version_of_a_probe_is_another_attack():
     newer = {"relearn": probe(0.2, version="2")}
     t = table(*attacked(), *seeds(method="rmu", forget=0.7, probes=newer, retained=ORACLE))
-    assert [a.label for a in attacks_of(t)] == ["relearn (v1)", "relearn (v2)"]
+    assert [a.label for a in t.attacks] == ["relearn (v1)", "relearn (v2)"]
 
 
 def test_the_suites_own_attacks_come_first():
     theirs = probe(0.3, standard=False, distribution="kit")
     t = table(*attacked(others={"aardvark": theirs, "zeta": probe(0.2)}))
-    assert [a.label for a in attacks_of(t)] == ["relearn", "zeta", "aardvark"]
+    assert [a.label for a in t.attacks] == ["relearn", "zeta", "aardvark"]
 
 
 # --- columns that probes ask for ------------------------------------------------------------------
@@ -419,5 +419,5 @@ def test_whatever_was_attacked_there_is_a_board(rows):
     assert (matrix is None) == (not any(rows))
     made = build(entries(results))
     if matrix is not None:
-        assert len(matrix.attacks) + matrix.left_out <= len(attacks_of(t))
+        assert len(matrix.attacks) + matrix.left_out <= len(t.attacks)
         assert made["LEADERBOARD.md"].decode().count("### Robustness") == 1

@@ -15,7 +15,7 @@ from unlearnbench.results.pooling import canonical
 from unlearnbench_leaderboard.page.examples import Examples
 from unlearnbench_leaderboard.tables import formats, rules
 from unlearnbench_leaderboard.tables.board import Line, Table
-from unlearnbench_leaderboard.tables.columns import cell, columns_of
+from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean
 from unlearnbench_leaderboard.tables.probes import (
@@ -23,7 +23,6 @@ from unlearnbench_leaderboard.tables.probes import (
     RECOVERED,
     RECOVERY,
     Attack,
-    attacks_of,
 )
 from unlearnbench_leaderboard.tables.rows import PooledMetric, Row
 
@@ -62,13 +61,13 @@ def _table(table: Table, examples: Examples) -> Json:
     before = {(m.name, m.split): m for m in table.before_metrics}
     retained = {(m.name, m.split): m for m in table.retained_metrics}
     metrics = _metrics(table)
-    attacks = attacks_of(table)
+    columns = columns_of(table)
     return {
         "id": table.id,
         "task": task_title(table),
         "model": clean(table.setting.model.name),
         "title": clean(table.title),
-        "columns": [column.key for column in columns_of(table)],
+        "columns": [column.key for column in columns],
         "oracle": bool(retained),
         "metrics": [
             [
@@ -82,8 +81,8 @@ def _table(table: Table, examples: Examples) -> Json:
         ],
         "items": [[clean(i.split), clean(i.id), i.before, i.retained] for i in examples.items],
         "rows": [
-            _row(line, table, list(metrics), examples)
-            | ({"attacks": told} if (told := list(_attacked(line.row, attacks))) else {})
+            _row(line, columns, list(metrics), examples)
+            | ({"attacks": told} if (told := list(_attacked(line.row, table.attacks))) else {})
             for line in table.lines()
         ],
     }
@@ -130,7 +129,7 @@ def _metrics(table: Table) -> dict[_Key, str]:
     return arrows
 
 
-def _row(line: Line, table: Table, keys: Sequence[_Key], examples: Examples) -> Json:
+def _row(line: Line, columns: Sequence[Column], keys: Sequence[_Key], examples: Examples) -> Json:
     row = line.row
     metrics = {(m.name, m.split): m for m in row.metrics}
     return {
@@ -141,7 +140,7 @@ def _row(line: Line, table: Table, keys: Sequence[_Key], examples: Examples) -> 
         "borrowed": row.borrowed,
         "tag": row.guarantee,
         "tier": clean(row.tier or ""),
-        "sort": [_sortable(cell(line, column).sort) for column in columns_of(table)],
+        "sort": [_sortable(cell(line, column).sort) for column in columns],
         "config": list(_config(row)),
         "facts": list(_facts(line)),
         "cost": list(_costs(row)),

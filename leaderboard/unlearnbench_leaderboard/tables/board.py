@@ -13,6 +13,8 @@ from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import number, with_interval
 from unlearnbench_leaderboard.tables.intervals import Estimate
 from unlearnbench_leaderboard.tables.probes import (
+    Attack,
+    attacks_of,
     common_reasons,
     reference_findings,
     remarks,
@@ -57,6 +59,8 @@ class Table:
     references: tuple[Line, ...]
     tags: tuple[TagGroup, ...]
     unfinished: tuple[Line, ...]
+    #: The attacks on any of its rows.
+    attacks: tuple[Attack, ...] = ()
 
     @property
     def before(self) -> dict[str, float]:
@@ -144,6 +148,7 @@ def _remarked(table: Table, usual: Mapping[str, str]) -> Table:
 
     return replace(
         table,
+        attacks=attacks_of(line.row for line in table.lines()),
         references=told(table.references),
         tags=tuple(TagGroup(t.guarantee, told(t.ranked), told(t.unranked)) for t in table.tags),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unlearnbench_leaderboard.tables import formats
 from unlearnbench_leaderboard.tables.board import Line, Table
-from unlearnbench_leaderboard.tables.probes import INTERVALS, attacks_of
+from unlearnbench_leaderboard.tables.probes import INTERVALS
 from unlearnbench_leaderboard.tables.rules import HEADLINES, RULES_VERSION
 
 
@@ -245,7 +245,7 @@ def _probe_columns(table: Table) -> list[Column]:
     columns: list[Column] = []
     # A heading is the probe's own word: it takes no other column's.
     taken = {*_HEADLINE_MEANINGS, *(label for label, _ in METRICS.values()), *_OWN_HEADINGS}
-    for attack in attacks_of(table):
+    for attack in table.attacks:
         for name, heading in attack.columns.items():
             better = [
                 finding.better[name]

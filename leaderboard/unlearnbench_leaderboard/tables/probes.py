@@ -233,11 +233,11 @@ def _of_reference(metrics: Sequence[Metric]) -> Finding:
 # --- what a table shows ---------------------------------------------------------------------------
 
 
-def attacks_of(table: Table) -> tuple[Attack, ...]:
+def attacks_of(rows: Iterable[Row]) -> tuple[Attack, ...]:
     """The attacks of any row: the suite's own first, then by name."""
     found: dict[str, Attack] = {}
-    for line in table.lines():
-        for run in line.row.finished:
+    for row in rows:
+        for run in row.finished:
             for name, block in run.result.probes.items():
                 key = attack_key(name, block)
                 if key not in found or (block.columns and not found[key].columns):
@@ -280,7 +280,7 @@ def matrix_of(table: Table) -> Matrix | None:
     lines = [line for line in table.lines() if line.row.probes]
     found = {
         attack: [f for line in lines if (f := line.row.probes.get(attack.key)) is not None]
-        for attack in attacks_of(table)
+        for attack in table.attacks
     }
     told = {name for findings in found.values() for f in findings for name in f.metrics}
     measure = next((name for name in MEASURES if name in told), RECOVERED)

@@ -16,7 +16,7 @@ from unlearnbench_leaderboard.tables.columns import Column, columns_of, notes
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean, plain, rounded
 from unlearnbench_leaderboard.tables.intervals import Estimate
-from unlearnbench_leaderboard.tables.probes import Attack, Finding, attacks_of
+from unlearnbench_leaderboard.tables.probes import Attack, Finding
 from unlearnbench_leaderboard.tables.reported import TIER, ReportedSet
 from unlearnbench_leaderboard.tables.rows import COSTS, PooledMetric
 
@@ -109,19 +109,18 @@ _TEXTS = {
 def _records(tables: Sequence[Table]) -> list[dict[str, str]]:
     pooled = [m for t in tables for line in t.lines() for m in line.row.metrics]
     metrics = sorted({(m.name, m.split) for m in pooled if m.headline is None})
-    attacked = {t.id: attacks_of(t) for t in tables}
     told = sorted(
         {
             (attack.label, name)
             for t in tables
             for line in t.lines()
-            for attack in attacked[t.id]
+            for attack in t.attacks
             if attack.key in line.row.probes
             for name in ("", *line.row.probes[attack.key].metrics)
         }
     )
     return [
-        _record(t, line, status, metrics) | _attacks(line, attacked[t.id], told)
+        _record(t, line, status, metrics) | _attacks(line, t.attacks, told)
         for t in tables
         for line, status in _statuses(t)
     ]
@@ -228,7 +227,7 @@ def _table(table: Table) -> str:
         "floors": {"utility": rounded(table.utility_floor), "forget": rounded(table.forget_floor)},
         "columns": [_column(column) for column in columns_of(table)],
     }
-    attacks = attacks_of(table)
+    attacks = table.attacks
     if attacks:
         head["probes"] = [_attack(attack) for attack in attacks]
     rows = []
