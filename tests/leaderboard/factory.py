@@ -74,6 +74,7 @@ def result(
     data: str = "data",
     trials: int = 0,
     probes: Mapping[str, Mapping[str, object]] | None = None,
+    parameters_changed: int = 1_300_000_000,
 ) -> Result:
     """One result. `around`: replicates that wiggle about the value with `width`.
 
@@ -155,7 +156,7 @@ def result(
                 "evaluate_seconds": 30.0,
                 "peak_memory_bytes": 3 * 1024**3,
                 "tokens_trained": 120_000,
-                "parameters_changed": 1_300_000_000,
+                "parameters_changed": parameters_changed,
                 "devices": ["cpu"],
                 "trials": trials,
             },
@@ -229,9 +230,12 @@ def probe(
     }
 
 
-def no_probe(message: str, status: str = "not_applicable", **head: object) -> dict[str, object]:
+def no_probe(
+    message: str, status: str = "not_applicable", untouched: bool = False, **head: object
+) -> dict[str, object]:
     """What a result says of an attack that was not made."""
-    return {**_probe_head(**head), "status": status, "message": message}
+    said = {"status": status, "message": message, "untouched": untouched}
+    return {**_probe_head(**head), **said}
 
 
 def _probe_head(

@@ -170,6 +170,21 @@ def test_what_does_not_apply_and_what_failed_say_so_and_why():
     assert said(t, "rmu") == []
 
 
+def test_weights_that_nobody_touched_are_hidden_and_not_merely_spared():
+    wrapped = {"quantize": no_probe("ike left the weights as they were.", untouched=True)}
+    runs = [*attacked("ike", others=wrapped, parameters_changed=0), *attacked("rmu", forget=0.7)]
+    t = table(*runs)
+    assert shown(t)["ike"]["quantize"] == "hidden"
+    assert "hidden: the weights are those of the model before" in " ".join(matrix_of(t).legend)
+    assert said(t, "ike") == ["quantize: ike left the weights as they were"]
+    made = build(entries(runs))
+    rows = csv.DictReader(io.StringIO(made["leaderboard.csv"].decode(), newline=""))
+    (row,) = [row for row in rows if row["method"] == "ike"]
+    assert row["probe.quantize.status"] == "untouched"
+    page = made["index.html"].decode()
+    assert '<td class="absent shade-4" title="ike left the weights as they were">hidden' in page
+
+
 def test_one_reason_is_told_once_for_all_the_attacks_that_it_keeps_out():
     why = no_probe("The weights are untouched.")
     t = table(*attacked(others={"quantize": why, "benign-finetune": why}))

@@ -160,8 +160,10 @@ class _View:
         return self.footnotes.index(cell.reason) + 1 if cell.is_told else None
 
     def shade(self, cell: Shown) -> str:
-        """One of five shades; the number stands in it."""
-        value = min(max(cell.value or 0.0, 0.0), 1.0)
+        """One of five shades; the number, or the word, stands in it."""
+        if cell.value is None:
+            return f"absent shade-{len(_SHADES)}" if cell.text == "hidden" else "absent"
+        value = min(max(cell.value, 0.0), 1.0)
         return f"shade-{sum(value >= edge for edge in _SHADES)}"
 
     def bar(self, line: Line, column: Column) -> Markup:

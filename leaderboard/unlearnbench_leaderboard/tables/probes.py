@@ -47,6 +47,8 @@ INTERVALS = (
 )
 #: What stands in a cell without a number.
 ABSENT: Mapping[str, str] = {
+    "hidden": "the weights are those of the model before unlearning, so the attack need not be "
+    "made; robustness counts an excess of 1",
     "n/a": "the attack does not apply, which may be the finding",
     "failed": "it came to nothing",
     "no gap": "it cannot tell the oracle from the model before unlearning",
@@ -87,6 +89,8 @@ class Finding:
     status: Status
     #: Why runs have no numbers, each reason once.
     messages: tuple[str, ...] = ()
+    #: Whether it does not apply because the weights are those of the model before unlearning.
+    untouched: bool = False
     #: Runs with numbers.
     seeds: int = 0
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
@@ -167,7 +171,8 @@ def _finding(blocks: Sequence[ProbeBlock]) -> Finding:
     messages = tuple(dict.fromkeys(block.message for block in blocks if block.message))
     if not made:
         failed = any(block.status == "failed" for block in blocks)
-        return Finding("failed" if failed else "not_applicable", messages)
+        untouched = all(block.untouched for block in blocks)
+        return Finding("failed" if failed else "not_applicable", messages, untouched)
     by_name: dict[str, list[Metric]] = defaultdict(list)
     for block in made:
         for metric in _once(block.metrics):
@@ -175,11 +180,11 @@ def _finding(blocks: Sequence[ProbeBlock]) -> Finding:
     return Finding(
         "ok",
         messages,
-        len(made),
-        {name: _pooled(group) for name, group in by_name.items()},
-        {name: group[0].higher_is_better for name, group in by_name.items()},
-        _means(block.reference.before for block in made),
-        _means(block.reference.retain_model for block in made),
+        seeds=len(made),
+        metrics={name: _pooled(group) for name, group in by_name.items()},
+        better={name: group[0].higher_is_better for name, group in by_name.items()},
+        before=_means(block.reference.before for block in made),
+        retained=_means(block.reference.retain_model for block in made),
     )
 
 
@@ -325,6 +330,7 @@ def _shown(finding: Finding | None, measure: str) -> Shown:
         return Shown(NOTHING, reason=ABSENT[NOTHING])
     if finding.status != "ok":
         word = "n/a" if finding.status == "not_applicable" else "failed"
+        word = "hidden" if finding.untouched else word
         return Shown(word, reason=_message("; ".join(finding.messages)))
     if (e := finding.metrics.get(measure)) is None:
         word = "no gap" if measure == EXCESS and finding.retained else NOTHING

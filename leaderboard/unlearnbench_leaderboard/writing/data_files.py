@@ -135,7 +135,8 @@ def _attacks(
     for label, name in told:
         finding = findings.get(label)
         if not name:
-            record[_STATUS.format(label)] = finding.status if finding else ""
+            status = "" if finding is None else finding.status
+            record[_STATUS.format(label)] = "untouched" if finding and finding.untouched else status
         else:
             e = finding.metrics.get(name) if finding else None
             record |= _estimate(f"probe.{label}.{name}", e)
@@ -254,6 +255,7 @@ def _attack(attack: Attack) -> dict[str, Any]:
 def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "status": finding.status,
+        "untouched": finding.untouched,
         "messages": list(finding.messages),
         "seeds": finding.seeds,
         "metrics": {name: _numbers(e) for name, e in finding.metrics.items()},
