@@ -154,6 +154,16 @@ class Task(ABC, Generic[T]):
             for e in self.request(0).forget
         ]
 
+    def retain_items(self) -> list[ForgetItem]:
+        """What should stay, asked as `forget_items` are: the utility of a model while requests come
+        one after the other. Default: the retain facts that the evaluation asks, all where it asks
+        none of them.
+        """
+        request = self.request(0)
+        unasked = {e.id for e in request.unevaluated}
+        facts = [e for e in request.retain if e.id not in unasked] or request.retain
+        return [ForgetItem(e.id, e.cluster or e.id, e.prompt, e.answer, e.subject) for e in facts]
+
     def recall(
         self, model: LanguageModel, items: Sequence[ForgetItem], progress: Progress = silent
     ) -> list[float]:

@@ -215,16 +215,13 @@ class Wmdp(Task[WmdpConfig]):
             if split != MMLU
             for item in items
         ]
-        return [
-            ForgetItem(
-                id=name,
-                cluster=name,
-                prompt=item.prompt,
-                answer=LETTERS[item.answer],
-                choices=LETTERS,
-            )
-            for name, (_, item) in zip(_names(asked), asked, strict=True)
-        ]
+        return _questions_of(asked)
+
+    def retain_items(self) -> list[ForgetItem]:
+        """MMLU's questions: a passage of the retain corpus is no question."""
+        asked = _questions_of([(MMLU, item) for item in self._items()[MMLU]])
+        subjects = [item.subject for item in self._items()[MMLU]]
+        return [replace(a, cluster=subject) for a, subject in zip(asked, subjects, strict=True)]
 
     # --- the scores -----------------------------------------------------------------------------
 
@@ -383,6 +380,20 @@ def knows(records: Sequence[Record], split: str) -> bool:
         return False
     error = np.sqrt(metrics.CHANCE * (1 - metrics.CHANCE) / correct.size)
     return bool(correct.mean() > metrics.CHANCE + 2 * error)
+
+
+def _questions_of(asked: Sequence[tuple[str, Item]]) -> list[ForgetItem]:
+    """Questions as they are asked, each a cluster of its own."""
+    return [
+        ForgetItem(
+            id=name,
+            cluster=name,
+            prompt=item.prompt,
+            answer=LETTERS[item.answer],
+            choices=LETTERS,
+        )
+        for name, (_, item) in zip(_names(asked), asked, strict=True)
+    ]
 
 
 def _names(asked: Sequence[tuple[str, Item]]) -> list[str]:

@@ -238,7 +238,7 @@ def test_an_unknown_task_of_a_utility_is_told_before_the_model_is_loaded(
     site: Site, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = _jobs(pair, "quiz:nosuch")
-    monkeypatch.setattr("unlearnbench.running.job._load", None)  # to call it would fail otherwise
+    monkeypatch.setattr("unlearnbench.running.job.loaded", None)  # to call it would fail otherwise
     with pytest.raises(UserError, match='no quiz task is called "nosuch"'):
         _identity(job, tmp_path)
 

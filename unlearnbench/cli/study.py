@@ -74,6 +74,12 @@ _WHAT = (
         help="Attacks on each unlearned model; `default` stands for the suite's own.",
     ),
     click.option(
+        "--requests",
+        type=click.IntRange(1),
+        metavar="N",
+        help="The forget set in N requests, one after the other; all are asked again after each.",
+    ),
+    click.option(
         "--data-dir", type=click.Path(path_type=Path), help="Local data files of the tasks."
     ),
     click.option("--retain-model", metavar="MODEL", help="The retrained oracle."),
@@ -142,6 +148,7 @@ class Study:
     tuning: Sequence[TunedMethod] = ()
     utilities: Sequence[Any] = ()
     probes: Sequence[Any] = ()
+    requests: int = 1
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
         """The jobs; see `plan_jobs` for the errors."""
@@ -157,6 +164,7 @@ class Study:
             tuning=self.tuning,
             utilities=self.utilities,
             probes=self.probes,
+            requests=self.requests,
         )
 
 
@@ -170,6 +178,7 @@ def study_of(
     settings: tuple[str, ...],
     utilities: tuple[str, ...],
     probes: tuple[str, ...],
+    requests: int | None,
     data_dir: Path | None,
     retain_model: str | None,
     model_label: str | None,
@@ -226,6 +235,7 @@ def study_of(
         tuning=base.tuning,
         utilities=list(utilities) or list(base.utilities),
         probes=names(probes) or list(base.probes),
+        requests=requests or base.requests,
     )
 
 

@@ -123,7 +123,7 @@ def _conclude(
     # Behind `default`, which takes no options, a probe may stand once more with its own.
     probed = sorted(study.settings.keys() & {p.name for p in plugins.plugins("probe")})
     attacks = [*study.probes, *({name: dict(study.settings[name])} for name in probed)]
-    text = chosen_plan(ended, tasks, study.models, setting, also, attacks, out)
+    text = chosen_plan(ended, tasks, study.models, setting, also, attacks, out, setting.requests)
     write_atomically(plan, text)
     click.echo(f"Every trial: {out / 'trials.csv'}\nRun the chosen: unlearnbench run --plan {plan}")
     return all(c.trial for c in ended)

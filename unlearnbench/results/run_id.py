@@ -30,6 +30,7 @@ def run_id_of(
     task_from: Sequence[str],
     seed: int,
     suite: Sequence[str],
+    requests: int = 1,
 ) -> str:
     """The name of a run, 16 hexadecimal digits.
 
@@ -41,6 +42,7 @@ def run_id_of(
         task_from: the distribution that registers the task, and its version.
         seed: of the job.
         suite: version of the suite, and of the metric definitions.
+        requests: that the forget set comes in.
     """
     from unlearnbench.cache import content_key  # which needs this room to write
 
@@ -59,6 +61,7 @@ def run_id_of(
         seed=seed,
         suite=list(suite),
         **({"utilities": list(map(utility_content, utilities))} if utilities else {}),
+        **({"requests": requests} if requests > 1 else {}),
     )[:16]
 
 
@@ -82,6 +85,7 @@ def run_id_of_result(result: Result) -> str | None:
         task_from=(distribution, version),
         seed=result.provenance.seed,
         suite=(version, result.definition_version),
+        requests=result.requests,
     )
 
 

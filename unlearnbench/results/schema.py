@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from unlearnbench.plugin_code import is_edited
 
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
-SCHEMA_VERSION = "1.4.0"
+SCHEMA_VERSION = "1.5.0"
 #: Version of the metric definitions (docs/metrics.md).
 DEFINITION_VERSION = "1"
 
@@ -34,6 +34,11 @@ Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(lambda value: _json_object(value))]
 #: Values of one such object, at any depth, names included.
 MAX_JSON_VALUES = 10_000
+#: Requests that a forget set may come in; what is told of them grows with their square.
+MAX_REQUESTS = 50
+
+#: In how many requests a forget set comes.
+Requests = Annotated[int, Field(ge=1, le=MAX_REQUESTS)]
 
 Status = Literal["ok", "failed", "diverged", "timeout", "out_of_memory"]
 Headline = Literal["forget", "utility", "privacy", "robustness"]
@@ -70,6 +75,7 @@ class TuningBlock(Block):
         default={},
         description="What was searched: the scale and the ends (or the values) of each.",
     )
+    requests: Requests = Field(default=1, description="As of a result: those of the trials.")
 
 
 class MethodBlock(Block):
@@ -331,6 +337,54 @@ class ProbeBlock(Block):
         return self
 
 
+class StepBlock(Block):
+    """One of several requests, and what is left after it."""
+
+    n_forget: Count = Field(description="Facts of the request.")
+    unlearn_seconds: Finite | None = Field(default=None, description="Of the method, by the clock.")
+    tokens_trained: Count | None = Field(
+        default=None, description="Tokens that gradient steps were taken on, for this request."
+    )
+    metrics: list[Metric] = Field(
+        min_length=1,
+        max_length=MAX_REQUESTS + 10,
+        description="`recall` and `relapse` after it, by what the items are about: `request-1` and "
+        "so on up to this one, `earlier` ones together, those `to_come`, `unassigned`, `retain`.",
+    )
+
+
+class SequenceBlock(Block):
+    """The forget set in several requests, one after the other: what is left after each."""
+
+    anew: bool = Field(
+        description="false: the method went on from the model that it left. true: it wraps the "
+        "model, and was given the one before unlearning anew, with all requests so far."
+    )
+    steps: list[StepBlock] = Field(
+        min_length=2, max_length=MAX_REQUESTS, description="One a request, in order."
+    )
+    reference: ReferenceBlock = Field(
+        description="`recall` of the two references on the same items, by request."
+    )
+    file: Name = Field(
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="The per-item recall that every metric follows from, beside the result.",
+    )
+    sha256: Sha256 = Field(description="Of the file.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> SequenceBlock:
+        if not self.reference.before:
+            raise ValueError("a sequence needs the recall before unlearning")
+        for where, metrics in (
+            *((f"steps.{n}.metrics", step.metrics) for n, step in enumerate(self.steps)),
+            ("reference.before", self.reference.before),
+            ("reference.retain_model", self.reference.retain_model),
+        ):
+            _each_once(where, metrics)
+        return self
+
+
 class Result(Block):
     """A job's outcome."""
 
@@ -352,6 +406,11 @@ class Result(Block):
     utilities: list[UtilityBlock] = Field(
         default=[], description="Tasks of other benchmarks that were evaluated too."
     )
+    requests: Requests = Field(
+        default=1,
+        description="In how many requests the forget set came, one after the other. All else in "
+        "the result is of the model after the last one.",
+    )
     metrics: list[Metric] = Field(default=[], description="Of the unlearned model.")
     reference: ReferenceBlock = Field(
         default=ReferenceBlock(), description="The same metrics of the two references."
@@ -360,6 +419,9 @@ class Result(Block):
         default=None,
         description="Fingerprint of the unlearned model, its wrapping included; null where it was "
         "not kept.",
+    )
+    sequence: SequenceBlock | None = Field(
+        default=None, description="What was left after each request; null where there was one."
     )
     probes: dict[ProbeName, ProbeBlock] = Field(
         default={},
@@ -392,8 +454,9 @@ class Result(Block):
             raise ValueError(f"status {self.status} needs an error")
         elif self.metrics or self.records is not None:
             raise ValueError(f"status {self.status} must not carry metrics or records")
-        elif self.probes:
-            raise ValueError(f"status {self.status} must not carry probes")
+        elif self.probes or self.sequence is not None:
+            what = "probes" if self.probes else "a sequence"
+            raise ValueError(f"status {self.status} must not carry {what}")
         elif self.reference.before or self.reference.retain_model:
             raise ValueError(f"status {self.status} must not carry a reference")
         hidden = [name for name, probe in self.probes.items() if probe.untouched]
@@ -402,6 +465,9 @@ class Result(Block):
                 f"probes.{hidden[0]} is of untouched weights, and {self.cost.parameters_changed} "
                 "were changed"
             )
+        steps = len(self.sequence.steps) if self.sequence is not None else 1
+        if self.status == "ok" and steps != self.requests:
+            raise ValueError(f"requests is {self.requests}, and sequence has {steps} of them")
         tuning = self.method.tuning
         if tuning is not None and tuning.trials != self.cost.trials:
             raise ValueError(

@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -94,7 +95,7 @@ class ResultStore:
 
 def records_of(result: Result, path: Path) -> list[tuple[str, Path, str | None]]:
     """The records files of the result at `path`: the field that names it, the file, its sha256."""
-    journal, top = result.journal, path.parent.parent
+    top = path.parent.parent
     every: list[tuple[str, Path, str | None, str | None]] = []
     for field, named in record_blocks(result):
         every += [
@@ -102,8 +103,10 @@ def records_of(result: Result, path: Path) -> list[tuple[str, Path, str | None]]
             (f"{field}.before_file", top, named.before_file, named.before_sha256),
             (f"{field}.retain_file", top, named.retain_file, named.retain_sha256),
         ]
-    if journal is not None:
-        every.append(("journal.file", path.parent, journal.file, journal.sha256))
+    for field in _OWN_FILES:
+        block = getattr(result, field)
+        if block is not None:
+            every.append((f"{field}.file", path.parent, block.file, block.sha256))
     return [(field, folder / file, digest) for field, folder, file, digest in every if file]
 
 
@@ -112,6 +115,16 @@ def record_blocks(result: Result) -> list[tuple[str, RecordsBlock]]:
     blocks = [("records", result.records)]
     blocks += [(f"probes.{name}.records", probe.records) for name, probe in result.probes.items()]
     return [(field, block) for field, block in blocks if block is not None]
+
+
+#: The blocks beside those that name one file of the unlearned model's, with what it is called
+#: behind the run's name.
+_OWN_FILES = {"sequence": "requests", "journal": "journal"}
+
+
+def own_file_name(run_id: str, block: Literal["sequence", "journal"]) -> str:
+    """What the store calls the file of this block of a result."""
+    return f"{run_id}.{_OWN_FILES[block]}.jsonl.gz"
 
 
 def own_records_name(run_id: str, probe: str | None = None) -> str:
@@ -132,8 +145,10 @@ def tree_files(result: Result, path: Path) -> dict[str, Path]:
     found = {str(top / f"{result.run_id}.json"): path}
     for field, file, digest in records_of(result, path):
         shared = field.endswith((".before_file", ".retain_file"))
-        if field == "journal.file":
-            name = f"{result.run_id}.journal.jsonl.gz"
+        if field == "sequence.file":
+            name = own_file_name(result.run_id, "sequence")
+        elif field == "journal.file":
+            name = own_file_name(result.run_id, "journal")
         elif shared and digest:
             name = f"{digest[:16]}.records.jsonl.gz"
         else:
@@ -270,6 +285,7 @@ __all__ = [
     "ResultStore",
     "dump_result",
     "load_result",
+    "own_file_name",
     "own_records_name",
     "plain_line",
     "read_result",

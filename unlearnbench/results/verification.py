@@ -24,7 +24,13 @@ from unlearnbench.results.records import (
     unpacked_bytes,
 )
 from unlearnbench.results.schema import JournalBlock, Metric, ProbeBlock, Result, UtilityBlock
-from unlearnbench.results.store import own_records_name, plain_line, read_result, records_of
+from unlearnbench.results.store import (
+    own_file_name,
+    own_records_name,
+    plain_line,
+    read_result,
+    records_of,
+)
 
 if TYPE_CHECKING:
     from unlearnbench.probe import Probe
@@ -51,6 +57,7 @@ def verify(path: Path) -> list[str]:
         faults += _unsupported(result)
         if not torn:
             faults += _recompute(result, records)
+            faults += _recompute_sequence(result, records)
     faults += _text_faults(result, records)
     if not may_hold_text(result.task.name):
         faults += long_texts(result)
@@ -360,6 +367,40 @@ def _probe_faults(field: str, probe: type[Probe[Any]], block: ProbeBlock) -> lis
         )
         if stated != own
     ]
+
+
+def _recompute_sequence(result: Result, loaded: Mapping[str, _Table]) -> list[str]:
+    """What is wrong with the numbers after each request."""
+    from unlearnbench.sequence import metrics_after, references_of
+
+    block = result.sequence
+    if block is None:
+        return []
+    faults = []
+    if block.file != (name_due := own_file_name(result.run_id, "sequence")):
+        faults.append(f"sequence.file: {block.file}, and it is {name_due} here")
+    records, requests = loaded["sequence.file"].records, len(block.steps)
+    try:
+        references = references_of(records, requests)
+        made = [metrics_after(records, step, requests) for step in range(1, requests + 1)]
+    except Exception as error:  # whatever it makes of records that are of no sequence
+        told = f"{type(error).__name__}: {error}"
+        return [*faults, f"sequence cannot be computed from its records ({told})"]
+    for where, stated, found in (
+        ("reference.before", block.reference.before, references.before),
+        ("reference.retain_model", block.reference.retain_model, references.retain_model),
+        *(
+            (f"steps.{number}.metrics", step.metrics, metrics)
+            for number, (step, metrics) in enumerate(zip(block.steps, made, strict=True))
+        ),
+    ):
+        faults += _compare(f"sequence.{where}", stated, found, with_replicates=False)
+    facts = sum(step.n_forget for step in block.steps)
+    if facts != result.task.data.n_forget:
+        faults.append(
+            f"sequence.steps: {facts} facts in all, and the task has {result.task.data.n_forget}"
+        )
+    return faults
 
 
 def may_hold_text(task_name: str) -> bool | None:

@@ -37,6 +37,7 @@ def run(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     utilities: Sequence[str | Mapping[str, Any]] = (),
     probes: Sequence[str | Mapping[str, Any]] = (),
+    requests: int = 1,
     workers: int = 1,
     ranks: int = 1,
     threads: int = 0,
@@ -58,6 +59,8 @@ def run(
             `{"lm-eval:arc_easy": {"limit": 100}}`.
         probes: attacks to make on each unlearned model: names, or one-entry mappings of a name to
             its options; `"default"`: the suite's own.
+        requests: in how many each forget set comes, one after the other; after each the model is
+            asked again for all of them.
         workers: jobs at a time, each in a process of its own.
         ranks: processes of each job whose method can use several. They compute what one would.
         threads: torch threads of each process; 0: torch's choice.
@@ -70,7 +73,12 @@ def run(
         UserError: a wrong name or value, before anything runs; or, after all others have run, a
             job that could not even be named (its result could not be written).
     """
-    jobs = plan_jobs(methods, tasks, models, seeds, settings, utilities=utilities, probes=probes)
+    jobs = plan_jobs(
+        *(methods, tasks, models, seeds, settings),
+        utilities=utilities,
+        probes=probes,
+        requests=requests,
+    )
     outcomes = run_jobs(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
     results = [load_result(o.path) for o in outcomes if o.path is not None]
     nameless = [f"{o.job.title}: {o.message}" for o in outcomes if o.path is None]
@@ -96,9 +104,15 @@ def run_jobs(
 
     Raises:
         ResultError: the results folder is not writable.
-        UserError: a launcher has started this process as one of several.
+        UserError: a launcher has started this process as one of several, or several `ranks` are to
+            share a job of several requests.
     """
     refuse_launcher()
+    if ranks > 1 and (several := max((job.requests for job in jobs), default=1)) > 1:
+        raise UserError(
+            f"--ranks {ranks} with --requests {several}: the processes of a job can share one "
+            "request and no more. Leave one of the two away."
+        )
     store = ResultStore(out)
     store.check_writable()
     outcomes: dict[int, Outcome] = {}

@@ -11,26 +11,24 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from unlearnbench import plugins
-from unlearnbench.cache import cache_folder, content_key
-from unlearnbench.errors import Diverged, ModelError, ResultError, UserError
+from unlearnbench.cache import content_key
+from unlearnbench.errors import Diverged, ResultError, UserError
 from unlearnbench.experiment import file_of, is_experiment
-from unlearnbench.method import Method, Progress, outside_scope, silent
-from unlearnbench.models import LanguageModel, load_model, resolve_entry
+from unlearnbench.method import DETERMINISTIC, Progress, silent
+from unlearnbench.models import LanguageModel
 from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
-from unlearnbench.models.fingerprint import parameter_digests
 from unlearnbench.plugin_code import code_version
 from unlearnbench.probe import Attacked, Target, robustness_of
-from unlearnbench.request import ForgetRequest, overlap
+from unlearnbench.request import overlap
 from unlearnbench.results.records import MAX_NAME, Record, score_means
 from unlearnbench.results.run_id import run_id_of, utility_content
 from unlearnbench.results.schema import (
@@ -48,16 +46,26 @@ from unlearnbench.results.schema import (
     RecordsBlock,
     ReferenceBlock,
     Result,
+    SequenceBlock,
     Status,
     TaskBlock,
     UtilityBlock,
     UtilityTaskBlock,
     result_folder,
 )
-from unlearnbench.results.store import ResultStore, own_records_name
+from unlearnbench.results.store import ResultStore, own_file_name, own_records_name
 from unlearnbench.results.verification import may_hold_text
 from unlearnbench.running.cache import cached_records
-from unlearnbench.running.plan import Job, load_method, load_task, load_utility
+from unlearnbench.running.inputs import (
+    entry_of,
+    loaded,
+    method_of,
+    oracle_of,
+    requests_of,
+    unchanged,
+    workspace_of,
+)
+from unlearnbench.running.plan import Job, load_task, load_utility
 from unlearnbench.running.portable import (
     command_of,
     file_sha256,
@@ -76,6 +84,10 @@ from unlearnbench.running.probing import (
 )
 from unlearnbench.running.provenance import PeakMemory, provenance
 from unlearnbench.running.ranks import ALONE, Peers, Place
+from unlearnbench.running.requests import Requests
+from unlearnbench.running.retesting import Retest
+from unlearnbench.running.unlearning import Unlearning
+from unlearnbench.sequence import BEFORE, ORACLE, after
 from unlearnbench.task import DataDescription, Task
 from unlearnbench.utility import Utility, aggregate_all, split_of
 
@@ -98,6 +110,7 @@ class Identity:
     #: Attacks to make. They decide nothing of the other numbers, and are no part of the name.
     probes: tuple[AskedProbe, ...] = ()
     world_size: int = 1
+    requests: int = 1
 
     def document(self) -> dict[str, Any]:
         """As JSON that `read` understands, in another process."""
@@ -109,6 +122,7 @@ class Identity:
             **dumped,
             "utilities": utilities,
             "world_size": self.world_size,
+            "requests": self.requests,
         }
 
     @classmethod
@@ -120,6 +134,7 @@ class Identity:
             model=ModelBlock.model_validate(document["model"]),
             utilities=tuple(map(UtilityBlock.model_validate, document["utilities"])),
             world_size=document["world_size"],
+            requests=document["requests"],
         )
 
     def failed(
@@ -135,6 +150,7 @@ class Identity:
             task=self.task,
             model=self.model,
             utilities=list(self.utilities),
+            requests=self.requests,
             cost=CostBlock(trials=_trials(self.method)),
             provenance=provenance(seed, command, world_size=self.world_size),
         )
@@ -154,24 +170,27 @@ class JobRunner:
         """Names the job by its content.
 
         Raises:
-            UserError: something that the job names does not exist or cannot be read, or its device
-                is not one for several processes.
+            UserError: something that the job names does not exist or cannot be read, its device
+                is not one for several processes, or its forget set cannot be so many requests.
         """
-        method = _method(job)
+        method = method_of(job)
         world_size = self._place.ranks if method.parallel else 1
         if world_size > 1:
             self._place.check(job.model.device)
         task, data = self._task(job)
         # Before the model, which takes longer to load than a wrong name to be found.
         utilities = tuple(block for _, block in self._utilities_of(job))
-        entry = _entry(job)
+        entry = entry_of(job)
         probes = asked_probes(job, entry)
+        requests = requests_of(job, task, run_id="")
         model = self._model_block(job, entry, task)
         flags = ["experiment: a local file, not a plugin"] if is_experiment(job.method) else []
-        request = task.request(job.seed)
         distribution, distribution_version = _origin(job.method)
-        if method.target and overlap(request.targets(method.target), task.evaluation_text()):
+        if method.target and overlap(_targets(requests, method.target), task.evaluation_text()):
             flags.append("target_overlap")
+        own_flags = method.flags(requests.whole)
+        if len(requests) > 1:  # the seed says which facts come together
+            own_flags = [flag for flag in own_flags if flag != DETERMINISTIC]
         method_block = MethodBlock(
             name=method.name,
             version=method.version,
@@ -181,7 +200,7 @@ class JobRunner:
             guarantee=method.guarantee,
             role=method.role,
             target=method.target,
-            flags=[*flags, *method.flags(request)],
+            flags=[*flags, *own_flags],
             tuning=job.tuning,
         )
         task_block = TaskBlock(
@@ -208,8 +227,12 @@ class JobRunner:
             task_from=_plugin_version("task", job.task),
             seed=job.seed,
             suite=[plugins.suite_version(), DEFINITION_VERSION],
+            requests=job.requests,
         )
-        return Identity(run_id, method_block, task_block, model, utilities, probes, world_size)
+        return Identity(
+            *(run_id, method_block, task_block, model, utilities, probes, world_size),
+            requests=job.requests,
+        )
 
     def finished(self, identity: Identity) -> tuple[Result | None, str | None]:
         """A result that need not be made again, or a complaint about a file that must be."""
@@ -254,7 +277,7 @@ class JobRunner:
             result = self._run(job, identity, progress, command)
         except Diverged as error:
             result = self._failed("diverged", error, identity, job, command)
-            resolved = _method(job).resolved(_load(job, _entry(job)))
+            resolved = method_of(job).resolved(loaded(job, entry_of(job)))
             result = result.model_copy(
                 update={
                     "journal": self._save_journal(identity, error.journal),
@@ -270,7 +293,7 @@ class JobRunner:
             result = self._failed(status, error, identity, job, command)
         self.store.save(result)
         if result.status in FINAL:
-            shutil.rmtree(_workspace(identity), ignore_errors=True)
+            shutil.rmtree(workspace_of(identity.run_id), ignore_errors=True)
         return result
 
     def _failed(
@@ -285,32 +308,22 @@ class JobRunner:
         return identity.failed(status, kind, message, job.seed, command, tail)
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
-        method, (task, _) = _method(job), self._task(job)
+        method, (task, _) = method_of(job), self._task(job)
         before, retained = self._references(job, task, identity, progress)
         on_references = self._attack_references(job, task, identity, progress)
-        model = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
-        request = _request(job, task, identity)
-        resolved = method.resolved(model)
-        digests = parameter_digests(model.hf)
-        frozen = outside_scope(list(digests), method.may_change(model))
-        torch.manual_seed(job.seed)  # for a method that draws from torch's own generator
-        devices = [str(model.device)]
-        with PeakMemory(model.device) as memory:
+        requests = requests_of(job, task, identity.run_id)
+        retest = self._retest(job, task, requests, identity, progress)
+        work = Unlearning(method, requests, lambda: _original(job, identity))
+        devices = [str(work.device)]
+        with PeakMemory(work.device) as memory:
             with ExitStack() as company:
                 if identity.world_size > 1:
                     peers = Peers(job, identity.document(), self._place)
                     devices += company.enter_context(peers).devices
-                start = time.perf_counter()
-                unlearned = method.unlearn(model, request, progress)
-                unlearn_seconds = time.perf_counter() - start
-            if not isinstance(unlearned, LanguageModel):
-                raise UserError(
-                    f"method {method.name} returned a {type(unlearned).__name__}: unlearn must "
-                    "return the LanguageModel (the given one, or another)."
-                )
-            del model
-            changed = _check_scope(method.name, unlearned, digests, frozen, method.role)
-            trained_tokens = unlearned.trained_tokens
+                for number in range(1, len(requests) + 1):
+                    _answer(work, number, len(requests), retest, progress)
+            unlearned = work.model
+            changed = work.weights_changed()
             start, forwarded = time.perf_counter(), unlearned.forward_tokens
             fingerprint = unlearned.fingerprint()
             records, fresh = self._evaluate(fingerprint, lambda: unlearned, job, identity, progress)
@@ -341,31 +354,33 @@ class JobRunner:
             run_id=identity.run_id,
             created_at=datetime.now(UTC),
             status="ok",
-            method=identity.method.model_copy(update={"resolved": resolved}),
+            method=identity.method.model_copy(update={"resolved": work.resolved}),
             task=identity.task,
             model=identity.model,
             utilities=list(identity.utilities),
+            requests=identity.requests,
             metrics=[*aggregate(records), *robustness],
             reference=ReferenceBlock(
                 before=_bare(aggregate(before)),
                 retain_model=_bare(aggregate(retained)) if retained else [],
             ),
             cost=CostBlock(
-                unlearn_seconds=round(unlearn_seconds + unlearned.earlier_seconds, 3),
+                unlearn_seconds=round(sum(step.seconds for step in work.steps), 3),
                 # Records that another job has made already cost nothing that could be stated.
                 evaluate_seconds=known.evaluate_seconds,
                 peak_memory_bytes=memory.bytes,
-                tokens_trained=trained_tokens,
+                tokens_trained=sum(step.trained_tokens for step in work.steps),
                 forward_tokens=known.forward_tokens,
                 parameters_changed=changed,
                 devices=devices,
                 trials=_trials(identity.method),
             ),
             unlearned=fingerprint,
+            sequence=self._sequence_block(identity, work, retest),
             probes=probes,
             provenance=provenance(job.seed, command, unlearned.device, identity.world_size),
             records=stored,
-            journal=self._save_journal(identity, unlearned.journal),
+            journal=self._save_journal(identity, work.journal),
         )
 
     # --- parts, in the order of use -------------------------------------------------------------
@@ -403,8 +418,8 @@ class JobRunner:
     def _model_block(self, job: Job, entry: ModelEntry, task: Task[Any]) -> ModelBlock:
         key = json.dumps([job.model.model_dump(), task.retain_split], sort_keys=True)
         if key not in self._models:
-            model = _load(job, entry)
-            oracle = _oracle(job, entry, task)
+            model = loaded(job, entry)
+            oracle = oracle_of(job, entry, task)
             retain_model = None
             if oracle is not None:
                 retain_model = _identity(oracle)
@@ -424,39 +439,44 @@ class JobRunner:
         self, job: Job, task: Task[Any], identity: Identity, progress: Progress
     ) -> tuple[list[Record], list[Record] | None]:
         """The records of the model before unlearning and of the oracle, made once per content."""
-        entry = _entry(job)
-
-        def load_oracle() -> LanguageModel:
-            oracle = _oracle(job, entry, task)
-            assert oracle is not None  # identity.model has its fingerprint
-            return oracle
-
         before, _ = self._evaluate(
-            identity.model.fingerprint, lambda: _load(job, entry), job, identity, progress
+            identity.model.fingerprint,
+            lambda: loaded(job, entry_of(job)),
+            job,
+            identity,
+            progress,
         )
         if identity.model.retain_model is None:
             return before, None
         retained, _ = self._evaluate(
-            identity.model.retain_model.fingerprint, load_oracle, job, identity, progress
+            identity.model.retain_model.fingerprint,
+            lambda: self._oracle(job, task),
+            job,
+            identity,
+            progress,
         )
         return before, retained
+
+    def _oracle(self, job: Job, task: Task[Any]) -> LanguageModel:
+        """The oracle, of a job whose identity has its fingerprint."""
+        oracle = oracle_of(job, entry_of(job), task)
+        assert oracle is not None
+        return oracle
 
     def _attack_references(
         self, job: Job, task: Task[Any], identity: Identity, progress: Progress
     ) -> dict[str, tuple[Attack, Attack | None]]:
         """What each probe brings out of the model before unlearning, and of the oracle."""
-        entry, oracle = _entry(job), identity.model.retain_model
+        oracle = identity.model.retain_model
 
         @cache
         def before() -> LanguageModel:
-            return _unchanged(_load(job, entry), identity.model.fingerprint)
+            return _original(job, identity)
 
         @cache
         def retained() -> LanguageModel:
             assert oracle is not None
-            model = _oracle(job, entry, task)
-            assert model is not None  # identity.model has its fingerprint
-            return _unchanged(model, oracle.fingerprint)
+            return unchanged(self._oracle(job, task), oracle.fingerprint)
 
         # One after the other, so that no two models are in memory at once.
         on_before = {
@@ -496,13 +516,45 @@ class JobRunner:
                 items=tuple(task.forget_items()),
                 request=task.request(job.seed),
                 seed=job.seed,
-                original=lambda: _unchanged(_load(job, _entry(job)), identity.model.fingerprint),
+                original=lambda: _original(job, identity),
                 evaluated=lambda key, make: cached_records(_records_key(key, task, identity), make),
             ),
             job.seed,
-            [task.name, task.version, identity.task.config, identity.task.data.sha256],
+            _asked(task, identity),
             progress,
         )
+
+    def _retest(
+        self,
+        job: Job,
+        task: Task[Any],
+        requests: Requests,
+        identity: Identity,
+        progress: Progress,
+    ) -> Retest | None:
+        """What is asked after each of several requests, asked of the references already."""
+        if len(requests) == 1:
+            return None
+        retest = Retest(task, requests, _asked(task, identity))
+        before, oracle = identity.model.fingerprint, identity.model.retain_model
+        retest.ask(BEFORE, lambda: _original(job, identity), before, progress)
+        if oracle is not None:
+            retest.ask(
+                ORACLE,
+                lambda: unchanged(self._oracle(job, task), oracle.fingerprint),
+                oracle.fingerprint,
+                progress,
+            )
+        return retest
+
+    def _sequence_block(
+        self, identity: Identity, work: Unlearning, retest: Retest | None
+    ) -> SequenceBlock | None:
+        if retest is None:
+            return None
+        folder = self.store.folder / _folder(identity)
+        name = own_file_name(identity.run_id, "sequence")
+        return retest.block(work, *self.store.save_records(folder, name, retest.records()))
 
     def _probe_blocks(
         self,
@@ -553,7 +605,7 @@ class JobRunner:
 
         @cache
         def model() -> LanguageModel:
-            return _unchanged(load(), fingerprint)
+            return unchanged(load(), fingerprint)
 
         records, fresh = self._task_records(fingerprint, model, job, identity, progress)
         for utility, block in self._utilities_of(job):
@@ -577,7 +629,7 @@ class JobRunner:
             nonlocal fresh
             fresh = True
             records = task.evaluate(model(), progress)
-            original = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
+            original = _original(job, identity)
             return task.assess_generations(records, original, progress)
 
         records = cached_records(_records_key(fingerprint, task, identity), make)
@@ -612,7 +664,7 @@ class JobRunner:
             return None
         folder = self.store.folder / _folder(identity)
         records = list(journal)
-        name = f"{identity.run_id}.journal.jsonl.gz"
+        name = own_file_name(identity.run_id, "journal")
         file, digest = self.store.save_records(folder, name, records)
         return JournalBlock(file=file, sha256=digest, n=len(records), means=score_means(records))
 
@@ -625,9 +677,9 @@ def take_part(job: Job, identity: Identity, ready: Callable[[str], None]) -> Non
     Raises:
         ModelError: the model is not the one that the job was named by; else what `unlearn` raises.
     """
-    method, task = _method(job), load_task(job.task).configured(**job.task_config)
-    model = _unchanged(_load(job, _entry(job)), identity.model.fingerprint)
-    request = _request(job, task, identity)
+    method, task = method_of(job), load_task(job.task).configured(**job.task_config)
+    model = _original(job, identity)
+    request = requests_of(job, task, identity.run_id).whole
     torch.manual_seed(job.seed)
     ready(str(model.device))
     method.unlearn(model, request, silent)
@@ -654,7 +706,7 @@ def _records_key(fingerprint: str, task: Task[Any], identity: Identity) -> str:
     return content_key(
         model=fingerprint,
         original=identity.model.fingerprint,
-        task=[task.name, task.version, identity.task.config, identity.task.data.sha256],
+        task=_asked(task, identity),
         suite=[plugins.suite_version(), DEFINITION_VERSION],
     )
 
@@ -689,63 +741,47 @@ def _utility_records(
     return cached_records(key, make), fresh
 
 
-def _unchanged(model: LanguageModel, fingerprint: str) -> LanguageModel:
-    """The model, if it is still the one that the job was named by."""
-    if model.fingerprint() != fingerprint:
-        raise ModelError(f'model "{model.name}" changed on disk during the run.')
-    return model
+def _original(job: Job, identity: Identity) -> LanguageModel:
+    """The model before unlearning, loaded anew."""
+    return unchanged(loaded(job, entry_of(job)), identity.model.fingerprint)
 
 
-def _method(job: Job) -> Method[Any]:
-    defaults = dict(_entry(job).method_defaults.get(job.method, {}))
-    return load_method(job.method).configured(**{**defaults, **job.config})
+def _answer(
+    work: Unlearning, number: int, requests: int, retest: Retest | None, progress: Progress
+) -> None:
+    """Has a request unlearned and asks again what is left, where there are several."""
+    if retest is None:
+        work.answer_next(progress)
+        return
+
+    def told(done: int, total: int, note: str = "") -> None:
+        # Displays tell stages apart by the first word.
+        progress(done, total, f"request-{number}/{requests} {note}".strip())
+
+    told(0, 1)
+    try:
+        model = work.answer_next(told)
+        retest.ask(after(number), lambda: model, model.fingerprint(), told)
+    except Diverged as error:
+        noted = [*work.journal, *error.journal]
+        raise Diverged(f"request {number} of {requests}: {error}", noted) from error
 
 
-def _request(job: Job, task: Task[Any], identity: Identity) -> ForgetRequest:
-    entry = _entry(job)
-
-    def retain_model() -> LanguageModel:
-        oracle = _oracle(job, entry, task)
-        if oracle is None:
-            raise UserError(
-                f'no oracle of "{entry.name}" for {task.retain_split} is known: give one with '
-                "--retain-model, or train a pair with unlearnbench reference train."
-            )
-        return oracle
-
-    return replace(
-        task.request(job.seed), retain_model=retain_model, workspace=_workspace(identity)
-    )
+def _targets(requests: Requests, kind: str) -> list[str]:
+    """The edit targets of every request: with its own seed, and with the job's (if it is given
+    once more, with those behind it).
+    """
+    alone = [requests.alone(number) for number in range(1, len(requests) + 1)]
+    return [target for r in [requests.whole, *alone] for target in r.targets(kind)]
 
 
-def _workspace(identity: Identity) -> Path:
-    """What an unfinished job keeps for its next attempt."""
-    return cache_folder() / "workspaces" / identity.run_id
+def _asked(task: Task[Any], identity: Identity) -> list[Any]:
+    """All that decides what a task asks."""
+    return [task.name, task.version, identity.task.config, identity.task.data.sha256]
 
 
 def _folder(identity: Identity) -> str:
     return result_folder(identity.task, identity.model, identity.method)
-
-
-def _entry(job: Job) -> ModelEntry:
-    entry = resolve_entry(job.model.name)
-    return replace(entry, name=job.model.label) if job.model.label else entry
-
-
-def _load(job: Job, entry: ModelEntry) -> LanguageModel:
-    return load_model(entry, **job.model.load_options())
-
-
-def _oracle(job: Job, entry: ModelEntry, task: Task[Any]) -> LanguageModel | None:
-    location = job.model.retain_model or task.oracle_location(entry)
-    if location is None:
-        return None
-    options = {**job.model.load_options(), "revision": None}
-    options["prompt_format"] = options["prompt_format"] or entry.prompt_format
-    retained = resolve_entry(location)
-    if Path(location).is_absolute():
-        retained = ModelEntry(name=f"{entry.name}-{task.retain_split}", location=retained.location)
-    return load_model(retained, **options)
 
 
 def _identity(model: LanguageModel) -> ModelIdentity:
@@ -756,26 +792,6 @@ def _identity(model: LanguageModel) -> ModelIdentity:
         parameters=model.parameters,
         dtype=str(model.dtype).removeprefix("torch."),
     )
-
-
-def _check_scope(
-    method: str,
-    unlearned: LanguageModel,
-    digests: dict[str, str],
-    frozen: list[str],
-    role: Literal["method", "reference"],
-) -> int:
-    """Number of weights in changed tensors; a change outside the declared scope is an error."""
-    now = parameter_digests(unlearned.hf)
-    changed = {name for name, digest in now.items() if digests.get(name) != digest}
-    stray = sorted(changed & set(frozen))
-    if stray and role == "method":
-        raise RuntimeError(
-            f"method {method} changed {stray[0]} ({len(stray)} such), outside its declared scope: "
-            "its may_change(model) must name, by shell pattern, every parameter that it alters."
-        )
-    sizes = {name: p.numel() for name, p in unlearned.hf.named_parameters()}
-    return sum(sizes[name] for name in changed)
 
 
 def _trials(method: MethodBlock) -> int:

@@ -10,14 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from unlearnbench import plugins
-from unlearnbench.errors import UserError, unknown_name, wrong_value
+from unlearnbench.errors import UserError, counted, unknown_name, wrong_value
 from unlearnbench.experiment import is_experiment, load_from_file, short
 from unlearnbench.method import Method, target_fault
 from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.models.devices import check_device_name
 from unlearnbench.probe import Probe
-from unlearnbench.results.schema import TuningBlock
+from unlearnbench.results.schema import MAX_REQUESTS, TuningBlock
 from unlearnbench.running.plan_file import TunedMethod
+from unlearnbench.running.requests import divided
 from unlearnbench.task import Task
 from unlearnbench.utility import Utility, split_of
 
@@ -62,6 +63,8 @@ class Job(BaseModel):
     utilities: tuple[str, ...] = ()
     #: The options of each utility, by its name.
     utility_config: dict[str, dict[str, Any]] = {}
+    #: In how many the forget set comes, one after the other.
+    requests: Annotated[StrictInt, Field(ge=1, le=MAX_REQUESTS)] = 1
     #: Attacks to make on the unlearned model, sorted. They decide nothing of the other numbers.
     probes: tuple[str, ...] = ()
     #: The options of each probe, by its name.
@@ -79,6 +82,7 @@ class Job(BaseModel):
         task = " ".join([task, *(f"{k}={v}" for k, v in asked.items())])
         model = self.model.label or Path(self.model.name).name
         parts = [f"{short(self.method)} {options}".strip(), task, model, f"seed {self.seed}"]
+        parts += [counted(self.requests, "request")] if self.requests > 1 else []
         return " · ".join([*parts, *self.utilities])
 
     def tasks_by_utility(self) -> dict[str, list[str]]:
@@ -99,11 +103,13 @@ def plan_jobs(
     tuning: Sequence[TunedMethod] = (),
     utilities: Sequence[str | Mapping[str, Any]] = (),
     probes: Sequence[str | Mapping[str, Any]] = (),
+    requests: int = 1,
 ) -> list[Job]:
     """The product of all, in an order that keeps one model's jobs together.
 
-    A method that no seed can change (and that says so) gets the first seed only. A job whose
-    method and configuration are one of `tuning` carries it.
+    A method that no seed can change (and that says so) gets the first seed only, unless the forget
+    set comes in several requests: the seed says which facts come together. A job whose method and
+    configuration are one of `tuning` carries it.
 
     Raises:
         UserError: an unknown name, option or value, or data that cannot be read; nothing has run
@@ -129,9 +135,16 @@ def plan_jobs(
     for seed in seeds:
         if not 0 <= seed <= MAX_SEED:
             raise UserError(f"seed {seed} is none: seeds are whole numbers from 0 to {MAX_SEED}.")
+    if not 1 <= requests <= MAX_REQUESTS:
+        raise UserError(f"{requests} requests: a forget set comes in 1 to {MAX_REQUESTS}.")
     built: list[Job] = []
     tuned = {_content(t.method, t.config): t.block() for t in tuning}
     task_options = [_task_options(t, settings) for t in tasks]
+    if requests > 1:
+        for name, options in task_options:
+            chosen = load_task(name).configured(**options)
+            forget = chosen.request(seeds[0]).forget
+            divided(forget, requests, seeds[0], f"{name}:{chosen.split}")  # raises on too many
     also, also_options = _utilities(utilities, settings)
     for model in models:
         spec = _model_spec(model)
@@ -144,7 +157,7 @@ def plan_jobs(
                 fault = target_fault(method_class.configured(**config))  # raises on a wrong one
                 if fault:
                     raise UserError(f'method "{short(name)}": {fault}.')
-                runs = seeds if method_class.stochastic else seeds[:1]
+                runs = seeds if method_class.stochastic or requests > 1 else seeds[:1]
                 built += [
                     Job(
                         method=name,
@@ -155,6 +168,7 @@ def plan_jobs(
                         seed=seed,
                         utilities=also,
                         utility_config=also_options,
+                        requests=requests,
                         probes=attacks,
                         probe_config=attack_options,
                         tuning=tuned.get(_content(name, config)),

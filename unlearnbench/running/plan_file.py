@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from unlearnbench import plain_yaml
 from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.experiment import located
-from unlearnbench.results.schema import TuningBlock
+from unlearnbench.results.schema import MAX_REQUESTS, TuningBlock
 
 DEFAULT_SEEDS = (0, 1, 2)
 
@@ -38,6 +38,7 @@ class PlanFile(BaseModel):
     A model is a name, folder or hub id, or one with options: `- nano: {dtype: bfloat16}`.
     A utility is `UTILITY:TASK[,TASK]`, or that with options: `- lm-eval:piqa: {limit: 100}`.
     A probe is a name, one with options, or `default`: the suite's own.
+    `requests` is the number in which each forget set comes, one after the other.
     `tuning` is written by `unlearnbench sweep`: it is recorded in the results of exactly these
     methods with these configurations, and with no other.
     """
@@ -50,6 +51,7 @@ class PlanFile(BaseModel):
     seeds: list[StrictInt] = list(DEFAULT_SEEDS)
     utilities: list[str | dict[str, dict[str, Any] | None]] = []
     probes: list[str | dict[str, dict[str, Any] | None]] = []
+    requests: Annotated[StrictInt, Field(ge=1, le=MAX_REQUESTS)] = 1
     tuning: list[TunedMethod] = []
 
 
@@ -122,6 +124,8 @@ def _sentence(fault: Mapping[str, Any], document: Mapping[str, Any]) -> str:
             value = document[key]
             inside = "..." if isinstance(value, dict) else _shown(value)
             return f", {key}: {_shown(value)} is no list. Write {key}: [{inside}]."
+    if key == "requests":
+        return f", {key}: {_shown(document[key])} is no whole number from 1 to {MAX_REQUESTS}."
     if key == "tuning":
         return f", {wrong_value('.'.join(map(str, fault['loc'])), fault)}"
     value = document[key][inner[0]]

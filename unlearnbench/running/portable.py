@@ -52,6 +52,8 @@ def command_of(job: Job) -> str:
         for key, value in given.items():
             told = _portable_name(value, key.upper()) if isinstance(value, str) else None
             words += ["--set", f"{name}.{key}={told or json.dumps(value)}"]
+    if job.requests > 1:
+        words += ["--requests", str(job.requests)]
     if job.probes:
         words += ["--probes", ",".join(job.probes)]
     for name, given in sorted(job.probe_config.items()):

@@ -135,12 +135,14 @@ def chosen_plan(
     utilities: Sequence[Any] = (),
     probes: Sequence[Any] = (),
     folder: Path = Path(),
+    requests: int = 1,
 ) -> bytes:
     """A plan that runs each method as chosen, as YAML; it says how each was tuned.
 
     Args:
         folder: where the plan will lie; files of methods are named from there.
         tasks, models, utilities, probes: as in a plan, with local paths as the user gave them.
+        requests: of the trials, and of the plan.
         setting: a result of any trial: its task and its model are what all were tuned on.
     """
     tuned = [
@@ -156,6 +158,7 @@ def chosen_plan(
             task_config=setting.task.config,
             model=setting.model.name,
             space={d.name: d.document() for d in c.search.space},
+            requests=requests,
         )
         for c in ended
         if c.trial is not None
@@ -167,12 +170,14 @@ def chosen_plan(
         methods=[{t.method: t.config} if t.config else t.method for t in tuned],
         utilities=list(utilities),
         probes=list(probes),
+        requests=requests,
         tuning=tuned,
     )
     document = plan.model_dump(mode="json")
     fields = {
         **{name: document[name] for name in ("tasks", "models", "seeds", "methods")},
         **{name: document[name] for name in ("utilities", "probes") if document[name]},
+        **({"requests": requests} if requests > 1 else {}),
         "tuning": [{"method": t["method"], "config": t["config"], **t} for t in document["tuning"]],
     }
     text = plain_yaml.dump(fields, width=100)
