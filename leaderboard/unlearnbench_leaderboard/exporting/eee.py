@@ -205,6 +205,7 @@ def _model(result: Result) -> dict[str, Json]:
                 "unlearning_guarantee": method.guarantee,
                 "unlearning_role": method.role,
                 "unlearning_target": method.target,
+                "unlearning_requests": result.requests if result.requests > 1 else None,
                 "tuning_trials": result.cost.trials,
                 "seed": result.provenance.seed,
             }

@@ -25,6 +25,7 @@ from unlearnbench_leaderboard.tables.probes import (
     Attack,
 )
 from unlearnbench_leaderboard.tables.rows import PooledMetric, Row
+from unlearnbench_leaderboard.tables.sequences import by_request
 
 #: Longer values of a configuration are cut on the page; the result file has them.
 _VALUE_LENGTH = 300
@@ -54,7 +55,7 @@ def data_of(tables: Sequence[Table], examples: Mapping[str, Examples]) -> Json:
 
 def task_title(table: Table) -> str:
     """A table's task and split, as filters and headings call them."""
-    return clean(f"{table.setting.task.name} {table.setting.task.split}")
+    return clean(f"{table.setting.task.name} {table.forget_set}")
 
 
 def _table(table: Table, examples: Examples) -> Json:
@@ -188,6 +189,9 @@ def _facts(line: Line) -> Iterator[tuple[str, str]]:
         yield "Pareto layer", str(place.layer)
     if row.flags:
         yield "flags", _short("; ".join(row.flags))
+    for name, steps in by_request(row):
+        told = ", ".join(f"{formats.number(value)} after {number}" for number, value in steps)
+        yield name, told
     for told in sorted({_tuned(t) for run in row.runs if (t := run.result.method.tuning)}):
         yield "tuned", told
     if row.superseded:
@@ -207,11 +211,12 @@ def _source(run: Entry) -> str:
 def _tuned(tuning: TuningBlock) -> str:
     """How a configuration was chosen."""
     splits = (t for t in (tuning.task, tuning.task_config.get("split"), tuning.model) if t)
+    requests = f" in {tuning.requests} requests" if tuning.requests > 1 else ""
     ranges = ", ".join(f"{name} {canonical(space)}" for name, space in tuning.space.items())
     return formats.shorten(
         clean(
-            f"trial {tuning.trial} of {tuning.trials} on {' '.join(map(str, splits))}, seed "
-            f"{tuning.seed}, by {tuning.rule}; searched: {ranges or 'nothing'}"
+            f"trial {tuning.trial} of {tuning.trials} on {' '.join(map(str, splits))}{requests}, "
+            f"seed {tuning.seed}, by {tuning.rule}; searched: {ranges or 'nothing'}"
         ),
         2 * _VALUE_LENGTH,
     )

@@ -22,7 +22,7 @@ from unlearnbench_leaderboard.tables.probes import (
 )
 from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
 from unlearnbench_leaderboard.tables.rows import Row, Score, borrowed_reference, digest, pool
-from unlearnbench_leaderboard.tables.settings import reference_blocks
+from unlearnbench_leaderboard.tables.settings import forget_set, reference_blocks
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Table:
     unfinished: tuple[Line, ...]
     #: The attacks on any of its rows.
     attacks: tuple[Attack, ...] = ()
+
+    @property
+    def forget_set(self) -> str:
+        """The split to forget, and in how many requests it comes where there are several."""
+        return forget_set(self.setting)
 
     @property
     def before(self) -> dict[str, float]:
@@ -116,7 +121,7 @@ def _table(entries: Sequence[Entry]) -> Table:
     before, retained = reference_blocks((e.result, e.tier) for e in entries)
     table = Table(
         id=table_id,
-        title=f"{setting.task.name} {setting.task.split} · {setting.model.name}",
+        title=f"{setting.task.name} {forget_set(setting)} · {setting.model.name}",
         setting=setting,
         before_metrics=tuple(before),
         retained_metrics=tuple(retained),

@@ -16,6 +16,12 @@ _RECOMPUTED = ("verified", "recomputed")
 REFERENCE_TOLERANCE = 0.01
 
 
+def forget_set(result: Result) -> str:
+    """The split to forget, and in how many requests it comes where there are several."""
+    several = f" in {result.requests} requests" if result.requests > 1 else ""
+    return f"{result.task.split}{several}"
+
+
 def reference_blocks(results: Iterable[tuple[Result, str]]) -> tuple[list[Metric], list[Metric]]:
     """The metrics before unlearning, and of the retained model, of results of one setting.
 

@@ -119,8 +119,9 @@ def _records(tables: Sequence[Table]) -> list[dict[str, str]]:
             for name in ("", *line.row.probes[attack.key].metrics)
         }
     )
+    several = any(t.setting.requests > 1 for t in tables)
     return [
-        _record(t, line, status, metrics) | _attacks(line, t.attacks, told)
+        _record(t, line, status, metrics, several) | _attacks(line, t.attacks, told)
         for t in tables
         for line, status in _statuses(t)
     ]
@@ -154,12 +155,13 @@ def _typed(name: str, value: str) -> str | float | None:
 
 
 def _record(
-    table: Table, line: Line, status: str, metrics: Sequence[tuple[str, str]]
+    table: Table, line: Line, status: str, metrics: Sequence[tuple[str, str]], several: bool
 ) -> dict[str, str]:
     row, place = line.row, line.place
     record = {
         "task": table.setting.task.name,
         "split": table.setting.task.split,
+        **({"requests": str(table.setting.requests)} if several else {}),
         "model": table.setting.model.name,
         "fingerprint": table.setting.model.fingerprint,
         "status": status,
@@ -223,6 +225,7 @@ def _table(table: Table) -> str:
         "id": table.id,
         "title": table.title,
         "task": task.model_dump(mode="json"),
+        **({"requests": n} if (n := table.setting.requests) > 1 else {}),
         "model": model.model_dump(mode="json"),
         "before": {name: rounded(value) for name, value in sorted(table.before.items())},
         "floors": {"utility": rounded(table.utility_floor), "forget": rounded(table.forget_floor)},
