@@ -309,10 +309,10 @@ class JobRunner:
 
     def _run(self, job: Job, identity: Identity, progress: Progress, command: str) -> Result:
         method, (task, _) = method_of(job), self._task(job)
-        before, retained = self._references(job, task, identity, progress)
-        on_references = self._attack_references(job, task, identity, progress)
         requests = requests_of(job, task, identity.run_id)
         retest = self._retest(job, task, requests, identity, progress)
+        before, retained = self._references(job, task, identity, progress)
+        on_references = self._attack_references(job, task, identity, progress)
         work = Unlearning(method, requests, lambda: _original(job, identity))
         devices = [str(work.device)]
         with PeakMemory(work.device) as memory:
