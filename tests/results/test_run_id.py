@@ -48,6 +48,7 @@ def test_a_name_is_a_hash_of_all_that_decides_the_outcome():
     (("provenance", "seed"), 1),
     (("provenance", "suite_version"), "0.2.0"),
     (("definition_version",), "2"),
+    (("requests",), 2),
     (("utilities",), [{"name": "u", "version": "1", "tasks": [
         {"name": "t", "sha256": "4" * 64, "n": 1}]}]),
 ])  # fmt: skip

@@ -18,7 +18,7 @@ REFERENCE_TOLERANCE = 0.01
 
 def forget_set(result: Result) -> str:
     """The split to forget, and in how many requests it comes where there are several."""
-    several = f" in {result.requests} requests" if result.requests > 1 else ""
+    several = f", {result.requests} requests" if result.requests > 1 else ""
     return f"{result.task.split}{several}"
 
 
