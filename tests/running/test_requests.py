@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import shutil
@@ -10,14 +11,22 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnbench import Example, ForgetRequest, Record, UserError, load_model, load_records
+from unlearnbench import (
+    Example,
+    ForgetItem,
+    ForgetRequest,
+    Record,
+    UserError,
+    load_model,
+    load_records,
+)
 from unlearnbench.cli import cli
 from unlearnbench.method import silent
 from unlearnbench.results import Metric, Result, ResultStore, run_id_of_result, tree_files
@@ -28,6 +37,7 @@ from unlearnbench.running.plan import Job, load_method, plan_jobs
 from unlearnbench.running.plan_file import read_plan
 from unlearnbench.running.portable import command_of
 from unlearnbench.running.requests import Requests, divided, step_seed
+from unlearnbench.running.retesting import Retest
 from unlearnbench.running.sweep import searches
 from unlearnbench.sequence import metrics_after, references_of
 from unlearnbench_tasks.nano import NanoTofu
@@ -614,6 +624,71 @@ def test_several_processes_of_one_job_take_one_request_only(
         run_jobs([_job(pair, f"{watched}:Watched")], tmp_path, ranks=2)
 
 
+class Quiz:
+    """Stands for a task: item i is recalled to the degree i / 1000."""
+
+    name = "quiz"
+
+    def __init__(self, forget: list[str], retain: int = 3, worth: float = 1.0) -> None:
+        self.forget, self.retain, self.worth = forget, retain, worth
+        self.asked: list[list[ForgetItem]] = []
+
+    def forget_items(self) -> list[ForgetItem]:
+        return [ForgetItem(f"i{n}", c, f"p{n}", "a") for n, c in enumerate(self.forget)]
+
+    def retain_items(self) -> list[ForgetItem]:
+        return [ForgetItem(f"r{n}", f"r{n}", f"q{n}", "a") for n in range(self.retain)]
+
+    def recall(self, model: Any, items: list[ForgetItem], progress: Any) -> list[float]:
+        self.asked.append(items)
+        return [n / 1000 * self.worth for n in range(len(items))]
+
+
+def _retest(quiz: Quiz, requests: int = 3) -> Retest:
+    return Retest(cast(Any, quiz), Requests(_request, requests, seed=0), ["quiz", *quiz.forget])
+
+
+def test_items_belong_to_the_request_of_their_cluster(tmp_path: Path):
+    quiz = Quiz(["c0", "c1", "c2", "c0"])
+    number_of = Requests(_request, 3, seed=0).number_of()
+    retest = _retest(quiz)
+    retest.ask("before", lambda: cast(Any, None), "a" * 64, silent)
+    records = retest.records()
+    assert [r.split for r in records[:4]] == [
+        f"request-{number_of[c]}" for c in ("c0", "c1", "c2", "c0")
+    ]
+    assert [r.split for r in records[4:]] == ["retain"] * 3
+    assert [r.scores["before"] for r in records] == [n / 1000 for n in range(7)]
+
+
+def test_items_of_other_clusters_are_of_no_request_and_of_some_are_refused():
+    retest = _retest(Quiz(["bio", "cyber"]))
+    retest.ask("before", lambda: cast(Any, None), "b" * 64, silent)
+    assert [r.split for r in retest.records()] == ["unassigned"] * 2 + ["retain"] * 3
+    with pytest.raises(UserError, match=r"task quiz asks nothing about request \d of 3"):
+        _retest(Quiz(["c0", "c1", "cyber"]))
+
+
+def test_a_model_is_asked_once_and_of_what_stays_a_hundred_items():
+    quiz = Quiz(["c0", "c1", "c2"], retain=250)
+    for _ in range(2):
+        _retest(quiz).ask("before", lambda: cast(Any, None), "c" * 64, silent)
+    (items,) = quiz.asked
+    assert len(items) == 103
+    kept = [int(i.id[1:]) for i in items[3:]]
+    assert kept == sorted(set(kept))
+    assert (kept[0], max(b - a for a, b in itertools.pairwise(kept))) == (0, 3)
+    _retest(quiz).ask("before", lambda: cast(Any, None), "d" * 64, silent)
+    assert len(quiz.asked) == 2  # another model
+
+
+def test_a_recall_beyond_one_is_an_error():
+    with pytest.raises(RuntimeError, match=r'the recall of item "r2" is 1\.25'):
+        _retest(Quiz(["c0", "c1", "c2"], worth=250)).ask(
+            "before", lambda: cast(Any, None), "e" * 64, silent
+        )
+
+
 # --- what stays -----------------------------------------------------------------------------------
 
 
@@ -648,13 +723,13 @@ def test_a_plan_names_the_requests_and_the_command_line_wins(tmp_path: Path):
     assert "2 requests" in shown.output
 
 
-@pytest.mark.parametrize("value", ["0", "51", "many", "2.5", "[2]"])
+@pytest.mark.parametrize("value", ["0", "101", "many", "2.5", "[2]"])
 def test_a_plan_with_a_wrong_number_is_told_in_one_line(value: str, tmp_path: Path):
     plan = tmp_path / "plan.yaml"
     plan.write_text(f"methods: [none]\ntasks: [nano]\nmodels: [nano]\nrequests: {value}\n")
     with pytest.raises(UserError) as error:
         read_plan(plan)
-    assert str(error.value).endswith(f"requests: {value} is no whole number from 1 to 50.")
+    assert str(error.value).endswith(f"requests: {value} is no whole number from 1 to 100.")
 
 
 def test_more_requests_than_clusters_are_told_before_anything_runs():
@@ -662,8 +737,8 @@ def test_more_requests_than_clusters_are_told_before_anything_runs():
     told = CliRunner().invoke(cli, words)
     assert told.exit_code != 0
     assert "7 requests of nano:forget10: it has 6 clusters (42 facts)" in told.output
-    with pytest.raises(UserError, match="51 requests"):
-        plan_jobs(["none"], ["nano"], ["nano"], [0], requests=51)
+    with pytest.raises(UserError, match="101 requests"):
+        plan_jobs(["none"], ["nano"], ["nano"], [0], requests=101)
 
 
 def test_a_sweep_tunes_on_as_many_requests(pair: Path):

@@ -35,7 +35,7 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(lambda value: _json_object
 #: Values of one such object, at any depth, names included.
 MAX_JSON_VALUES = 10_000
 #: Requests that a forget set may come in; what is told of them grows with their square.
-MAX_REQUESTS = 50
+MAX_REQUESTS = 100
 
 #: In how many requests a forget set comes.
 Requests = Annotated[int, Field(ge=1, le=MAX_REQUESTS)]
