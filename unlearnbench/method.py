@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 #: it; suppression: the weights may still hold it, the system does not say it.
 Guarantee = Literal["data-deletion", "knowledge-removal", "suppression"]
 
-#: The flag of a method whose outcome no seed changes: one run stands for all.
-DETERMINISTIC = "deterministic"
-
 #: The part a method plays in a table. Reference rows are always shown and never ranked.
 Role = Literal["method", "reference"]
 
@@ -101,7 +98,7 @@ class Method(ABC, Generic[C]):
 
         `deterministic`: no seed changes the outcome, one run stands for all.
         """
-        return [] if self.stochastic else [DETERMINISTIC]
+        return [] if self.stochastic else ["deterministic"]
 
     def resolved(self, model: LanguageModel) -> dict[str, Any]:
         """The hyperparameters that the configuration leaves to the model, and their values here."""

@@ -8,6 +8,8 @@ import json
 
 from tests.leaderboard.factory import entries, result, seeds, sha
 from unlearnbench.results import Metric, Result
+from unlearnbench.results.outcome import labels
+from unlearnbench.results.pooling import configuration_key, setting_key
 from unlearnbench.results.schema import ReferenceBlock, SequenceBlock, StepBlock
 from unlearnbench_leaderboard.build import build
 from unlearnbench_leaderboard.page.data import data_of
@@ -58,6 +60,13 @@ def test_several_requests_are_a_table_of_their_own():
     (alone,) = tables_of(entries(seeds()))
     assert alone.id == one.id
     assert one.id != two.id
+
+
+def test_several_requests_are_another_outcome_that_is_measured_alike():
+    one, *_, several = results()
+    assert setting_key(one) == setting_key(several)
+    assert configuration_key(one) != configuration_key(several)
+    assert labels([one, several]) == ["grad-diff", "grad-diff (2 requests)"]
 
 
 def test_a_row_says_what_is_left_after_each_request():

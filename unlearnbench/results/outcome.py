@@ -260,6 +260,8 @@ def _label_parts(result: Result, others: Sequence[Result]) -> Iterator[str]:
     names = sorted({name for config in configs for name in config} - {"target"})
     varying = [n for n in names if len({canonical(c.get(n)) for c in configs}) > 1]
     told += [f"{n}={_brief(method.config[n])}" for n in varying[:_NAMED] if n in method.config]
+    if result.requests > 1:
+        told.append(f"{result.requests} requests")
     if len({m.version for m in alike}) > 1:
         told.append(f"v{method.version}")
     if len({(m.distribution, m.distribution_version) for m in alike}) > 1:

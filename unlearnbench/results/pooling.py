@@ -66,8 +66,6 @@ def setting_key(result: Result) -> dict[str, object]:
         "options": {k: v for k, v in task.config.items() if k not in _OPTIONS_IN_HASHES},
         "headline rule": task.headline_rule,
         "metric definitions": result.definition_version,
-        # Who unlearns in several requests is asked for more than who does it in one.
-        **({"requests": result.requests} if result.requests > 1 else {}),
     }
 
 
@@ -84,6 +82,7 @@ def configuration_key(result: Result) -> str:
             method.guarantee,
             method.role,
             *code_hash(result),
+            *([f"{result.requests} requests"] if result.requests > 1 else []),
         ]
     )
 

@@ -22,13 +22,14 @@ from unlearnbench import plugins
 from unlearnbench.cache import content_key
 from unlearnbench.errors import Diverged, ResultError, UserError
 from unlearnbench.experiment import file_of, is_experiment
-from unlearnbench.method import DETERMINISTIC, Progress, silent
+from unlearnbench.method import Progress, silent
 from unlearnbench.models import LanguageModel
 from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.plugin_code import code_version
 from unlearnbench.probe import Attacked, Target, robustness_of
 from unlearnbench.request import overlap
+from unlearnbench.results.pooling import DETERMINISTIC
 from unlearnbench.results.records import MAX_NAME, Record, score_means
 from unlearnbench.results.run_id import run_id_of, utility_content
 from unlearnbench.results.schema import (

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from unlearnbench.results import Metric, Result
-from unlearnbench.results.pooling import canonical, setting_key
+from unlearnbench.results.pooling import canonical
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import number, with_interval
@@ -22,7 +22,7 @@ from unlearnbench_leaderboard.tables.probes import (
 )
 from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
 from unlearnbench_leaderboard.tables.rows import Row, Score, borrowed_reference, digest, pool
-from unlearnbench_leaderboard.tables.settings import forget_set, reference_blocks
+from unlearnbench_leaderboard.tables.settings import forget_set, reference_blocks, table_key
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def tables_of(entries: Iterable[Entry]) -> list[Table]:
     """The tables of these results, by task, split and model. A function of the set of entries."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in sorted(entries, key=lambda e: (e.result.run_id, e.source)):
-        groups[canonical(setting_key(entry.result))].append(entry)
+        groups[canonical(table_key(entry.result))].append(entry)
     tables = [_table(group) for group in groups.values()]
     tables.sort(key=lambda t: (t.title, t.id))
     return _with_distinct_titles(tables)
@@ -116,7 +116,7 @@ def tables_of(entries: Iterable[Entry]) -> list[Table]:
 
 def _table(entries: Sequence[Entry]) -> Table:
     setting = min((e.result for e in entries), key=lambda r: r.run_id)
-    table_id = digest("table", canonical(setting_key(setting)))
+    table_id = digest("table", canonical(table_key(setting)))
     rows = pool(entries, table_id)
     before, retained = reference_blocks((e.result, e.tier) for e in entries)
     table = Table(
@@ -346,8 +346,8 @@ def _with_distinct_titles(tables: Sequence[Table]) -> list[Table]:
 
 
 def _title(table: Table, alike: Sequence[Table]) -> str:
-    keys = [setting_key(t.setting) for t in alike]
-    own = setting_key(table.setting)
+    keys = [table_key(t.setting) for t in alike]
+    own = table_key(table.setting)
     differing = [name for name in own if len({canonical(key[name]) for key in keys}) > 1]
     return " · ".join([table.title, *(f"{name} {_brief(own[name])}" for name in differing)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from unlearnbench_leaderboard.tables.intervals import mean
+from unlearnbench.results.pooling import mean
 from unlearnbench_leaderboard.tables.rows import Row
 
 #: What a row's details say of each step, by metric and split (docs/metrics.md).

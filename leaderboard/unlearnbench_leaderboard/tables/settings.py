@@ -16,6 +16,15 @@ _RECOMPUTED = ("verified", "recomputed")
 REFERENCE_TOLERANCE = 0.01
 
 
+def table_key(result: Result) -> dict[str, object]:
+    """All that the rows of a table have in common: how they are measured, and what was asked.
+
+    Who unlearns in several requests is asked for more than who does it in one.
+    """
+    several = {"requests": result.requests} if result.requests > 1 else {}
+    return {**setting_key(result), **several}
+
+
 def forget_set(result: Result) -> str:
     """The split to forget, and in how many requests it comes where there are several."""
     several = f", {result.requests} requests" if result.requests > 1 else ""
