@@ -317,7 +317,8 @@ def test_a_schedulers_sigterm_ends_a_run_as_ctrl_c_does(
     for line in process.stdout:
         if "waiting" in line:
             break
-    process.terminate()
+    for _ in range(20):  # timeout(1) and schedulers tell the process, and its group once more
+        process.terminate()
     rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "0 of 1 job done and kept" in rest

@@ -63,6 +63,8 @@ def run_and_show(
 
 
 def _interrupt(number: int, frame: object) -> None:
+    # A scheduler may tell the process and then its group; the second must not disturb the ending.
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -66,7 +66,8 @@ def execute(
     by then: a worker writes its result before it says that it has finished.
     """
     waiting = list(jobs)
-    inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+    # No Queue: a signal in the middle of its `get` can leave its lock released twice.
+    inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
     crew: list[_Worker] = []
 
     def hire() -> None:
@@ -137,7 +138,9 @@ def _start(out: Path, threads: int, number: int, ranks: int) -> _Worker:
     return _Worker(number, process, log)
 
 
-def _listen(worker: _Worker, inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+def _listen(
+    worker: _Worker, inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]
+) -> None:
     assert worker.process.stdout is not None
     for line in worker.process.stdout:
         try:
