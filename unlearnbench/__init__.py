@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         state_at,
         weight_as_matrix,
     )
-    from unlearnbench.probe import Probe, ProbeConfig, Target, Untouched
+    from unlearnbench.probe import Probe, ProbeConfig, Target
     from unlearnbench.request import Example, ForgetRequest
     from unlearnbench.results import Metric, Record, Result, ResultStore, load_records
     from unlearnbench.results.comparison import Comparison, Difference, compare
@@ -92,7 +92,7 @@ _HOMES = {
         "state_at",
         "weight_as_matrix",
     ),
-    "probe": ("Probe", "ProbeConfig", "Target", "Untouched"),
+    "probe": ("Probe", "ProbeConfig", "Target"),
     "request": ("Example", "ForgetRequest"),
     "results": ("Metric", "Record", "Result", "ResultStore", "load_records"),
     "results.comparison": ("Comparison", "Difference", "compare"),
@@ -146,7 +146,6 @@ __all__ = [
     "Task",
     "TaskConfig",
     "Uniform",
-    "Untouched",
     "UserError",
     "Utility",
     "UtilityConfig",

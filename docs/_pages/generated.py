@@ -47,7 +47,7 @@ API: Mapping[str, Sequence[str]] = {
         "cache_folder",
     ),
     "tasks": ("Task", "TaskConfig", "DataDescription", "Utility", "UtilityConfig", "UtilityTask"),
-    "probes": ("Probe", "ProbeConfig", "Target", "Untouched", "ForgetItem", "restored"),
+    "probes": ("Probe", "ProbeConfig", "Target", "ForgetItem", "restored"),
     "models": (
         "load_model",
         "LanguageModel",

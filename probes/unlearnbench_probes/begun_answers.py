@@ -46,7 +46,11 @@ class BegunFormat:
         if not mark:
             return self.inner.prompt(tokenizer, asked)
         text = self.inner.joint(tokenizer, asked, beginning)
-        at = text.rfind(beginning)
+        # Behind what the prompt alone begins with too: a template's end may hold the same letters.
+        alone = self.inner.prompt(tokenizer, asked)
+        pairs = enumerate(zip(text, alone, strict=False))
+        shared = next((n for n, (one, other) in pairs if one != other), len(alone))
+        at = text.find(beginning, shared)
         if at < 0:
             raise ModelError(f'prompt format "{self.inner.name}" does not show a begun answer.')
         return text[: at + len(beginning)]

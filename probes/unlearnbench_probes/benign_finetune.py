@@ -17,7 +17,6 @@ from unlearnbench import (
     Progress,
     Record,
     Target,
-    Untouched,
     metrics,
     silent,
 )
@@ -39,11 +38,13 @@ class BenignFinetune(Probe[FineTuningConfig]):
     name = "benign-finetune"
     Config = FineTuningConfig
     standard = True
+    reads_weights = True
+    adjustable = ("learning_rate", "batch_size")
     source = "arXiv:2409.18025"
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
         if told := untouched_weights(model):
-            return Untouched(f"{told}: there is nothing to bring back.")
+            return f"{told}: there is nothing to bring back."
         if not unrelated(target):
             return "the task has no text that is unrelated to what was forgotten."
         return None

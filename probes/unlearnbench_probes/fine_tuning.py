@@ -2,6 +2,8 @@
 
 AdamW at a constant rate on the answers' cross-entropy (the mean over the answer tokens of a step,
 closing EOS included), all parameters in float32, dropout off. Afterwards the model is what it was.
+Weights, their gradient, AdamW's two moments and what is put back afterwards take some 18 bytes a
+parameter on the device: 18 GB at 1 B parameters, 144 GB at 8 B.
 """
 
 from __future__ import annotations

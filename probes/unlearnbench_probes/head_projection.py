@@ -37,6 +37,7 @@ class HeadProjection(Probe[HeadProjectionConfig]):
     name = "head-projection"
     Config = HeadProjectionConfig
     standard = True
+    reads_weights = True
     source = "arXiv:2309.17410"
     scores: ClassVar[Mapping[str, bool | None]] = {
         "with_bottom": False,

@@ -42,6 +42,7 @@ class LogitLens(Probe[LogitLensConfig]):
     name = "logit-lens"
     Config = LogitLensConfig
     standard = True
+    reads_weights = True
     source = "https://www.lesswrong.com/posts/AcKRB8wDpdaN6v6ru"
     scores: ClassVar[Mapping[str, bool | None]] = {"last_layer": False, "first_token": None}
 

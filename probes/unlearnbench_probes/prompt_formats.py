@@ -326,8 +326,10 @@ def other_names(item: ForgetItem) -> list[str]:
     if not subject or subject not in item.prompt:
         return []
     first, *more = subject.split()
-    names = [*([first] if more else []), subject + subject[-1]]
-    found = re.compile(re.escape(subject), re.IGNORECASE)
+    # An article, an initial: nobody is known by that.
+    told = more and len(first.strip(".")) > 2 and first.casefold() != "the"
+    names = [*([first] if told else []), subject + subject[-1]]
+    found = re.compile(rf"(?<!\w){re.escape(subject)}(?!\w)", re.IGNORECASE)
     return [found.sub(name.replace("\\", r"\\"), item.prompt) for name in names]
 
 

@@ -52,6 +52,7 @@ class Quantize(Probe[QuantizeConfig]):
     name = "quantize"
     Config = QuantizeConfig
     standard = True
+    reads_weights = True
     source = "arXiv:2410.16454"
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:

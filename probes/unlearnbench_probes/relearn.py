@@ -20,7 +20,6 @@ from unlearnbench import (
     Progress,
     Record,
     Target,
-    Untouched,
     metrics,
     silent,
 )
@@ -57,11 +56,13 @@ class Relearn(Probe[RelearnConfig]):
     name = "relearn"
     Config = RelearnConfig
     standard = True
+    reads_weights = True
+    adjustable = ("learning_rate", "batch_size")
     source = "arXiv:2406.13356"
 
     def why_not(self, model: LanguageModel, target: Target) -> str | None:
         if told := untouched_weights(model):
-            return Untouched(f"{told}: there is nothing to relearn.")
+            return f"{told}: there is nothing to relearn."
         if not turns(target, self.config.folds):
             return "all that was forgotten is of one cluster: there are no two parts to tell apart."
         return None

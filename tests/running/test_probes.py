@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.plugin_site import Site, plugin_site
 from unlearnbench import UserError
 from unlearnbench.cli import cli
 from unlearnbench.method import silent
-from unlearnbench.results import Result, ResultStore
+from unlearnbench.results import Result, ResultStore, load_records, load_result
+from unlearnbench.results.records import dump_records, sha256_of
 from unlearnbench.results.store import dump_result, tree_files
 from unlearnbench.results.verification import verify
 from unlearnbench.running.job import JobRunner
@@ -28,7 +30,7 @@ KIT = '''
 """Made-up probes."""
 import torch
 from pydantic import Field
-from unlearnbench import Probe, ProbeConfig, Record, Untouched, metrics, restored, silent
+from unlearnbench import Probe, ProbeConfig, Record, WrappedModel, metrics, restored, silent
 
 MADE = []
 
@@ -94,12 +96,48 @@ class Refuses(Peek):
 
 
 class Bare(Peek):
-    """Needs no attack."""
+    """Refuses what is wrapped."""
 
     name = "bare"
+    reads_weights = True
 
     def why_not(self, model, target):
-        return Untouched("The weights are as they were.")
+        return "The weights are as they were." if isinstance(model, WrappedModel) else None
+
+
+class Deep(Peek):
+    """Looks inside."""
+
+    name = "deep"
+    reads_weights = True
+
+
+class BadSum(Peek):
+    """Cannot add."""
+
+    name = "bad-sum"
+
+    @classmethod
+    def aggregate(cls, task, records, before=None, retain_model=None):
+        raise ArithmeticError("no sum")
+
+
+class NotFinite(Peek):
+    """Has a score that is no number."""
+
+    name = "not-finite"
+
+    def attack(self, model, target, progress=silent):
+        return [r.with_scores(length=float("nan")) for r in super().attack(model, target)]
+
+
+class Doubled(Peek):
+    """Tells everything twice."""
+
+    name = "doubled"
+
+    def attack(self, model, target, progress=silent):
+        return super().attack(model, target) * 2
 
 
 class Leaves(Peek):
@@ -127,6 +165,10 @@ CLASSES = {
     "fails": "Fails",
     "refuses": "Refuses",
     "bare": "Bare",
+    "deep": "Deep",
+    "bad-sum": "BadSum",
+    "not-finite": "NotFinite",
+    "doubled": "Doubled",
     "leaves": "Leaves",
     "too-much": "TooMuch",
 }
@@ -324,7 +366,7 @@ def test_robustness_needs_every_probe_of_the_suite(
     def standard(*names: str) -> None:
         monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: list(names))
 
-    def headline(out: str, *probes: str) -> float | None:
+    def headline(out: str, *probes: Any) -> float | None:
         result, path, _ = _run(_job(pair, methods, *probes), tmp_path / out)
         assert verify(path) == []
         found = result.headline("robustness")
@@ -337,29 +379,124 @@ def test_robustness_needs_every_probe_of_the_suite(
     assert headline("both", "peek", "twice") == 0.75
     standard("peek", "refuses")
     assert headline("refuses", "peek", "refuses") == 0.75
+    assert headline("weaker", {"peek": {"items": 1}}, "refuses") is None
     standard("peek", "fails")
     assert headline("fails", "peek", "fails") is None
 
 
-def test_untouched_weights_cost_robustness(
+def test_whoever_has_untouched_weights_has_everything(
     site: Site, pair: Path, methods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: ["bare", "peek"])
+    names = ["bare", "deep", "peek"]
+    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: names)
     monkeypatch.setattr("unlearnbench.probe.excess", lambda *models_and_weights: 0.25)
-    # `none` changes no weight; of a method that does, nobody may say so.
     model = {str(pair / "full"): {"label": "tiny"}}
-    (job,) = plan_jobs(["none"], [TASK], [model], [0], probes=["bare", "peek"])
+    (job,) = plan_jobs(["keyword-filter"], [TASK], [model], [0], probes=names)
     result, path, _ = _run(job, tmp_path)
-    assert result.probes["bare"].untouched
-    assert result.probes["bare"].message == "The weights are as they were."
+    blocks = result.probes
+    assert {name: (b.status, b.untouched) for name, b in blocks.items()} == {
+        "bare": ("not_applicable", True),  # refused for the wrapping
+        "deep": ("ok", True),  # made through the wrapping, by somebody who has the weights
+        "peek": ("ok", False),  # by somebody who may only ask
+    }
     headline = result.headline("robustness")
     assert headline is not None
-    assert headline.value == 1 - (1 + 0.25) / 2
+    assert headline.value == pytest.approx(1 - (1 + 1 + 0.25) / 3)
     assert verify(path) == []
     document = json.loads(path.read_text())
     document["cost"]["parameters_changed"] = 7
     path.write_text(json.dumps(document))
-    assert "probes.bare is of untouched weights, and 7 were changed" in verify(path)[0]
+    assert "is of untouched weights, and 7 were changed" in verify(path)[0]
+
+
+def test_nothing_is_hidden_where_weights_were_changed(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    result, path, _ = _run(_job(pair, methods, "bare", "deep"), tmp_path)
+    assert [b.untouched for b in result.probes.values()] == [False, False]
+    assert verify(path) == []
+
+
+def test_a_probe_that_fails_in_its_own_numbers_costs_no_result(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    first, path, _ = _run(_job(pair, methods), tmp_path)
+    for name in ("bad-sum", "not-finite", "doubled"):
+        result, _, _ = _run(_job(pair, methods, name), tmp_path)
+        assert (result.status, result.probes[name].status) == ("ok", "failed")
+        assert result.metrics == first.metrics
+        assert verify(path) == []
+
+
+def test_what_fails_now_does_not_cost_what_succeeded_before(
+    site: Site, pair: Path, methods: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first, path, _ = _run(_job(pair, methods), tmp_path)
+    runner = JobRunner(ResultStore(tmp_path))
+    job = _job(pair, methods, "peek")
+
+    def broken(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(runner, "_attack", broken)
+    assert runner.run(job, runner.identify(job), silent).status == "out_of_memory"
+    assert load_result(path) == first
+
+
+@pytest.mark.parametrize(
+    "field,value,told",
+    [
+        ("config", {}, "probes.peek.config"),
+        ("distribution", "elsewhere", "probes.peek.distribution"),
+        ("standard", True, "probes.peek.standard"),
+        ("untouched", True, "probes.peek.untouched"),
+    ],
+)
+def test_what_a_block_says_of_its_probe_is_held_against_it(
+    site: Site, pair: Path, methods: Path, tmp_path: Path, field: str, value: Any, told: str
+):
+    (job,) = plan_jobs(
+        ["none"], [TASK], [{str(pair / "full"): {"label": "tiny"}}], [0], probes=["peek"]
+    )
+    _, path, _ = _run(job, tmp_path)
+    document = json.loads(path.read_text())
+    document["probes"]["peek"][field] = value
+    path.write_text(json.dumps(document))
+    assert any(fault.startswith(told) for fault in verify(path))
+
+
+@pytest.mark.parametrize("forged", ["fewer", "renamed", "no oracle"])
+def test_records_of_a_probe_are_of_the_same_items_of_all_models(
+    site: Site, pair: Path, methods: Path, tmp_path: Path, forged: str
+):
+    import probe_kit
+
+    result, path, _ = _run(_job(pair, methods, "peek"), tmp_path)
+    block = result.probes["peek"]
+    assert block.records is not None
+    own = path.parent / block.records.file
+    records = load_records(own)
+    if forged == "fewer":
+        records = records[:-1]
+    elif forged == "renamed":
+        records = [replace(r, id=f"x{r.id}") for r in records]
+    data = dump_records(records)
+    own.write_bytes(data)
+    where = {"sha256": sha256_of(data)}
+    if forged == "no oracle":
+        where |= {"retain_file": None, "retain_sha256": None}
+    named = block.records.model_copy(update=where)
+    before, oracle = (
+        load_records(path.parents[1] / file) if file else None
+        for file in (named.before_file, named.retain_file)
+    )
+    numbers = probe_kit.Peek.aggregate(None, records, before, oracle)
+    update = {"records": named, "metrics": numbers}
+    if oracle is None:
+        update["reference"] = block.reference.model_copy(update={"retain_model": []})
+    probes = {"peek": block.model_copy(update=update)}
+    path.write_bytes(dump_result(result.model_copy(update={"probes": probes})))
+    assert any("probes.peek" in fault for fault in verify(path))
 
 
 def test_a_plugin_of_another_package_is_no_part_of_the_headline(

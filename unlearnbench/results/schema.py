@@ -300,8 +300,8 @@ class ProbeBlock(Block):
     )
     untouched: bool = Field(
         default=False,
-        description="Whether it does not apply because the weights are those of the model before "
-        "unlearning: the headline `robustness` counts that as the whole excess.",
+        description="Whether it needs the weights, and these are those of the model before "
+        "unlearning behind a wrapping: the headline `robustness` counts that as the whole excess.",
     )
     seconds: Finite | None = Field(
         default=None,
@@ -317,8 +317,8 @@ class ProbeBlock(Block):
 
     @model_validator(mode="after")
     def _whole(self) -> ProbeBlock:
-        if self.untouched and self.status != "not_applicable":
-            raise ValueError(f"status {self.status} must not be of untouched weights")
+        if self.untouched and self.status == "failed":
+            raise ValueError("status failed must not be of untouched weights")
         if self.status == "ok":
             if not self.metrics or self.records is None or self.records.before_file is None:
                 raise ValueError("status ok needs metrics, and records of two models at least")

@@ -270,6 +270,9 @@ def _recompute_probes(result: Result, made_by: _Plugins, loaded: Mapping[str, _T
             for file in ("file", "before_file", "retain_file")
         )
         assert own is not None
+        faults += _item_faults(field, own, before, retained)
+        if probe.reads_oracle and (retained is None) != (result.model.retain_model is None):
+            faults.append(f"{field}.records.retain_file: it does not go with model.retain_model")
         for where, stated, records in (
             ("metrics", block.metrics, own),
             ("reference.before", block.reference.before, before),
@@ -350,20 +353,49 @@ def remade(result: Result, path: Path) -> Remade | str:
     return Remade(made, probed.metrics, records.records)
 
 
+def _item_faults(
+    field: str,
+    own: Sequence[Record],
+    before: Sequence[Record] | None,
+    retained: Sequence[Record] | None,
+) -> list[str]:
+    """Whether a probe tells of the same items of all three models, and of each once.
+
+    Those of split `forget`: what else it tells is its own.
+    """
+    from unlearnbench.probe import FORGET
+
+    faults = []
+    items = Counter((r.id, r.cluster) for r in own if r.split == FORGET)
+    if items and max(items.values()) > 1:
+        faults.append(f"{field}.records.file: an item is there twice")
+    for name, records in (("before_file", before), ("retain_file", retained)):
+        if records is not None:
+            others = Counter((r.id, r.cluster) for r in records if r.split == FORGET)
+            if others != items:
+                faults.append(f"{field}.records.{name}: its items are not those of file")
+    return faults
+
+
 def _probe_faults(field: str, probe: type[Probe[Any]], block: ProbeBlock) -> list[str]:
     """What a block says of its probe that the probe itself does not."""
     from unlearnbench import plugins
 
     try:
-        columns = dict(probe.configured(**block.config).columns)
+        configured = probe.configured(**block.config)
+        columns = dict(configured.columns)
     except UserError as error:
         return [f"{field}.config: {error}"]
-    ours = plugins.find("probe", probe.name).distribution == plugins.SUITE
+    plugin = plugins.find("probe", probe.name)
+    ours = plugin.distribution == plugins.SUITE
     return [
         f"{field}.{name}: {stated}, and of the probe that is installed here {own}"
         for name, stated, own in (
             ("columns", block.columns, columns),
+            ("config", block.config, configured.config.model_dump(mode="json")),
+            ("distribution", block.distribution, plugin.distribution),
             ("standard", block.standard, probe.standard and ours),
+            ("untouched", block.untouched, block.untouched and probe.reads_weights),
         )
         if stated != own
     ]

@@ -23,7 +23,7 @@ from unlearnbench.cache import content_key
 from unlearnbench.errors import Diverged, ResultError, UserError
 from unlearnbench.experiment import file_of, is_experiment
 from unlearnbench.method import Progress, silent
-from unlearnbench.models import LanguageModel
+from unlearnbench.models import LanguageModel, WrappedModel
 from unlearnbench.models.batching import is_out_of_memory
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.plugin_code import code_version
@@ -240,9 +240,12 @@ class JobRunner:
         result, complaint = self._stored(identity)
         if result is None or result.status not in FINAL:
             return None, complaint
-        lacks = [p for p in identity.probes if not p.is_answered_by(result.probes.get(p.name))]
+        known = result.probes
+        lacks = [p for p in identity.probes if not p.is_answered_by(known.get(p.name))]
         if lacks and result.status == "ok":
-            return None, None
+            other = [p.name for p in lacks if p.name in known and known[p.name].status != "failed"]
+            told = f"{' and '.join(other)}: it was attacked with other options or another version"
+            return None, f"{told}; what is found now replaces that." if other else None
         return self._with_tuning(result, identity), None
 
     def _stored(self, identity: Identity) -> tuple[Result | None, str | None]:
@@ -292,7 +295,9 @@ class JobRunner:
         except Exception as error:
             status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
             result = self._failed(status, error, identity, job, command)
-        self.store.save(result)
+        sound, _ = self._stored(identity)
+        if result.status == "ok" or sound is None or sound.status != "ok":
+            self.store.save(result)  # what failed now must not cost what succeeded before
         if result.status in FINAL:
             shutil.rmtree(workspace_of(identity.run_id), ignore_errors=True)
         return result
@@ -330,10 +335,8 @@ class JobRunner:
             records, fresh = self._evaluate(fingerprint, lambda: unlearned, job, identity, progress)
             evaluate_seconds = time.perf_counter() - start
             forward_tokens = unlearned.forward_tokens - forwarded
-        attacks = [
-            (asked, self._attack(asked, lambda: unlearned, fingerprint, job, identity, progress))
-            for asked in identity.probes
-        ]
+        # Whoever has these weights has the model before unlearning.
+        hidden = isinstance(unlearned, WrappedModel) and not changed
 
         def aggregate(source: list[Record]) -> list[Metric]:
             classes = {u.name: type(u) for u, _ in self._utilities_of(job)}
@@ -348,10 +351,8 @@ class JobRunner:
                 evaluate_seconds=round(evaluate_seconds, 3) if fresh else None,
                 forward_tokens=forward_tokens if fresh else None,
             )
-        probes, robustness = self._probe_blocks(
-            identity, type(task), attacks, on_references, fingerprint, earlier
-        )
-        return Result(
+        probes = self._carried_over(identity, fingerprint, earlier)
+        result = Result(
             run_id=identity.run_id,
             created_at=datetime.now(UTC),
             status="ok",
@@ -360,7 +361,7 @@ class JobRunner:
             model=identity.model,
             utilities=list(identity.utilities),
             requests=identity.requests,
-            metrics=[*aggregate(records), *robustness],
+            metrics=[*aggregate(records), *robustness_of(*probes)],
             reference=ReferenceBlock(
                 before=_bare(aggregate(before)),
                 retain_model=_bare(aggregate(retained)) if retained else [],
@@ -378,11 +379,24 @@ class JobRunner:
             ),
             unlearned=fingerprint,
             sequence=self._sequence_block(identity, work, retest),
-            probes=probes,
+            probes=probes[0],
             provenance=provenance(job.seed, command, unlearned.device, identity.world_size),
             records=stored,
             journal=self._save_journal(identity, work.journal),
         )
+        if not identity.probes:
+            return result
+        self.store.save(result)  # an attack may take longer than there is time
+        attacks = [
+            (asked, self._attack(asked, lambda: unlearned, fingerprint, job, identity, progress))
+            for asked in identity.probes
+        ]
+        blocks, attacked = self._probe_blocks(
+            identity, type(task), attacks, on_references, hidden, *probes
+        )
+        plain = [m for m in result.metrics if m.headline != "robustness"]
+        made = {"metrics": [*plain, *robustness_of(blocks, attacked)], "probes": blocks}
+        return result.model_copy(update={**made, "created_at": datetime.now(UTC)})
 
     # --- parts, in the order of use -------------------------------------------------------------
 
@@ -482,7 +496,7 @@ class JobRunner:
         # One after the other, so that no two models are in memory at once.
         on_before = {
             asked.name: self._attack(
-                asked, before, identity.model.fingerprint, job, identity, progress
+                asked, before, identity.model.fingerprint, job, identity, progress, "/before"
             )
             for asked in identity.probes
         }
@@ -490,7 +504,9 @@ class JobRunner:
         return {
             asked.name: (
                 on_before[asked.name],
-                self._attack(asked, retained, oracle.fingerprint, job, identity, progress)
+                self._attack(
+                    asked, retained, oracle.fingerprint, job, identity, progress, "/oracle"
+                )
                 if oracle and asked.probe.reads_oracle
                 else None,
             )
@@ -505,8 +521,14 @@ class JobRunner:
         job: Job,
         identity: Identity,
         progress: Progress,
+        whose: str = "",
     ) -> Attack:
         task, _ = self._task(job)
+
+        def told(done: int, total: int, note: str = "") -> None:
+            # Displays tell stages apart by the first word.
+            progress(done, total, f"probe-{asked.name}{whose} {note}".strip())
+
         return self._prober.attack(
             asked,
             model,
@@ -522,7 +544,7 @@ class JobRunner:
             ),
             job.seed,
             _asked(task, identity),
-            progress,
+            told,
         )
 
     def _retest(
@@ -557,39 +579,41 @@ class JobRunner:
         name = own_file_name(identity.run_id, "sequence")
         return retest.block(work, *self.store.save_records(folder, name, retest.records()))
 
+    def _carried_over(
+        self, identity: Identity, fingerprint: str, earlier: Result | None
+    ) -> tuple[dict[str, ProbeBlock], dict[str, Attacked]]:
+        """What an earlier result on the same unlearned model says of probes, and their records."""
+        if earlier is None or earlier.unlearned != fingerprint:
+            return {}, {}
+        path = self.store.path_of(_folder(identity), identity.run_id)
+        return dict(earlier.probes), attacked_of(earlier, path)
+
     def _probe_blocks(
         self,
         identity: Identity,
         task: type[Task[Any]],
         attacks: Sequence[tuple[AskedProbe, Attack]],
         on_references: Mapping[str, tuple[Attack, Attack | None]],
-        fingerprint: str,
-        earlier: Result | None,
-    ) -> tuple[dict[str, ProbeBlock], list[Metric]]:
-        """The blocks of the probes, and the headline that they give together.
-
-        What an earlier result on the same unlearned model says of other probes stays.
-        """
-        blocks: dict[str, ProbeBlock] = {}
-        attacked: dict[str, Attacked] = {}
+        hidden: bool,
+        blocks: Mapping[str, ProbeBlock],
+        attacked: Mapping[str, Attacked],
+    ) -> tuple[dict[str, ProbeBlock], dict[str, Attacked]]:
+        """The blocks and the records of the probes made now, over those that were there."""
 
         def save(name: str, made: Attacked) -> RecordsBlock:
             before, retained = made.before, made.retain_model
             assert before is not None
             return self._save_records(identity, made.records, before, retained, probe=name)
 
-        if earlier is not None and earlier.unlearned == fingerprint:
-            folder = self.store.folder / _folder(identity)
-            blocks = dict(earlier.probes)
-            attacked = attacked_of(earlier, folder / f"{identity.run_id}.json")
+        found, records = dict(blocks), dict(attacked)
         for asked, on_unlearned in attacks:
-            attacked.pop(asked.name, None)
-            blocks[asked.name], made = block_of(
-                asked, task, on_unlearned, *on_references[asked.name], save
+            records.pop(asked.name, None)
+            found[asked.name], made = block_of(
+                asked, task, on_unlearned, *on_references[asked.name], hidden, save
             )
             if made is not None:
-                attacked[asked.name] = made
-        return dict(sorted(blocks.items())), robustness_of(blocks, attacked)
+                records[asked.name] = made
+        return dict(sorted(found.items())), records
 
     def _evaluate(
         self,
@@ -764,7 +788,8 @@ def _answer(
         model = work.answer_next(told)
         retest.ask(after(number), lambda: model, model.fingerprint(), told)
     except Diverged as error:
-        noted = [*work.journal, *error.journal]
+        # What is given all requests so far has noted the earlier ones once more.
+        noted = list(error.journal) if work.anew else [*work.journal, *error.journal]
         raise Diverged(f"request {number} of {requests}: {error}", noted) from error
 
 

@@ -6,6 +6,7 @@ happened, and the same command makes it again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from unlearnbench.method import Progress
 from unlearnbench.models import LanguageModel
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.plugin_code import code_version
-from unlearnbench.probe import FORGET, RECOVERED, Attacked, Probe, Target, Untouched
+from unlearnbench.probe import FORGET, RECOVERED, Attacked, Probe, Target
 from unlearnbench.results.records import Record, load_records
 from unlearnbench.results.schema import (
     DEFINITION_VERSION,
@@ -130,9 +131,6 @@ class Prober:
             return Attack(refusal=self._refusals[key])
         seconds = None
 
-        def told(done: int, total: int, note: str = "") -> None:
-            progress(done, total, f"probe {asked.name}{': ' if note else ''}{note}")
-
         def make() -> list[Record]:
             nonlocal seconds
             own, asks = model(), target()
@@ -140,12 +138,14 @@ class Prober:
                 raise RuntimeError("an earlier probe left the model changed.")
             refusal = asked.probe.why_not(own, asks)
             if refusal:
-                raise _Refused(refusal)
-            told(0, 1)
+                ours = asked.block.distribution == plugins.SUITE
+                quotes = not ours and not may_hold_text(str(data[0]))  # it might: an item
+                raise _Refused("It does not apply." if quotes else refusal)
+            progress(0, 1)
             start = time.perf_counter()
-            records = asked.probe.attack(own, asks, told)
+            records = asked.probe.attack(own, asks, progress)
             seconds = round(time.perf_counter() - start, 3)
-            _check(asked.name, records)
+            _check(asked.name, records, may_hold_text(str(data[0])))
             if own.fingerprint() != fingerprint:
                 raise RuntimeError("it left the model changed, which a probe must not.")
             return records
@@ -167,9 +167,15 @@ def block_of(
     on_unlearned: Attack,
     on_before: Attack,
     on_oracle: Attack | None,
+    wrapped: bool,
     save: Callable[[str, Attacked], RecordsBlock],
 ) -> tuple[ProbeBlock, Attacked | None]:
-    """What a result says of a probe, and the records behind it."""
+    """What a result says of a probe, and the records behind it.
+
+    `wrapped`: the unlearned model is the one before unlearning, its weights untouched, behind a
+    wrapping.
+    """
+    untouched = wrapped and asked.probe.reads_weights
     attacks = [("", on_unlearned), (" on the model before unlearning", on_before)]
     attacks += [(" on the oracle", on_oracle)] if on_oracle is not None else []
     for where, attack in attacks:
@@ -177,7 +183,8 @@ def block_of(
             told = {
                 "status": "not_applicable",
                 "message": attack.refusal[:2000],
-                "untouched": isinstance(attack.refusal, Untouched),
+                # Refused for what the method did, not for what the task asks.
+                "untouched": untouched and not on_before.refusal,
             }
             return asked.block.model_copy(update=told), None
         if attack.failure:
@@ -192,17 +199,24 @@ def block_of(
         return asked.probe.aggregate(task, records, attacked.before, attacked.retain_model)
 
     assert on_before.records is not None
-    update = {
-        "status": "ok",
-        "message": "",
-        "seconds": on_unlearned.seconds,
-        "metrics": aggregate(on_unlearned.records),
-        "reference": ReferenceBlock(
+    try:
+        own = aggregate(on_unlearned.records)
+        reference = ReferenceBlock(
             before=_bare(aggregate(on_before.records)),
             retain_model=_bare(aggregate(on_oracle.records))
             if on_oracle is not None and on_oracle.records is not None
             else [],
-        ),
+        )
+    except Exception as error:  # whatever a probe's code makes of its own records
+        told = {"status": "failed", "message": f"Its numbers failed: {_told(error, task.name)}"}
+        return asked.block.model_copy(update=told), None
+    update = {
+        "status": "ok",
+        "message": "",
+        "untouched": untouched,
+        "seconds": on_unlearned.seconds,
+        "metrics": own,
+        "reference": reference,
         "records": save(asked.name, attacked),
     }
     return asked.block.model_copy(update=update), attacked
@@ -240,11 +254,19 @@ def _content(block: ProbeBlock) -> list[Any]:
     return [block.version, block.distribution, block.distribution_version, block.config]
 
 
-def _check(name: str, records: list[Record]) -> None:
+def _check(name: str, records: list[Record], text: bool | None) -> None:
     """Raises RuntimeError for records that are not what every probe tells."""
     items = [r for r in records if r.split == FORGET]
     if not items:
         raise RuntimeError(f"probe {name} has no record of split {FORGET}.")
+    if len({(r.split, r.id) for r in records}) < len(records):
+        raise RuntimeError(f"probe {name} has two records of one item.")
+    if not text and any(r.holds_text for r in records):
+        raise RuntimeError(
+            f"probe {name} has text in its records, which no record of the task may."
+        )
+    if not all(math.isfinite(v) for r in records for v in r.scores.values()):
+        raise RuntimeError(f"probe {name} has a score that is no finite number.")
     for record in items:
         value = record.scores.get(RECOVERED)
         if value is None or not 0 <= value <= 1:

@@ -87,6 +87,10 @@ def _run(runner: Any, job: Job, events: _Events) -> None:
         kind = "skipped"
         if result is None:
             kind, result = "finished", runner.run(job, identity, events.progress)
+            for asked in identity.probes:
+                block = result.probes.get(asked.name)
+                if block is not None and block.status == "failed":
+                    events.send("warning", message=f"probe {asked.name}: {block.message}")
     events.send(
         kind,
         status=result.status,
