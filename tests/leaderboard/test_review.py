@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from tests.leaderboard import factory, sent
 from unlearnbench.cli import cli
 from unlearnbench.results import Record, dump_records, load_result, run_id_of_result
 from unlearnbench.results.records import sha256_of
+from unlearnbench.results.schema import ProbeBlock
 from unlearnbench_leaderboard.submitting import review as room
 from unlearnbench_leaderboard.submitting.notices import notices_of
 from unlearnbench_leaderboard.submitting.review import safe
 from unlearnbench_leaderboard.submitting.review_command import _say
 from unlearnbench_leaderboard.tables.board import tables_of
+from unlearnbench_leaderboard.tables.entries import Entry
 
 #: How a runner finds a command in a line of a log (actions/runner, ActionCommand.cs): `::` at its
 #: beginning, spaces aside, or `##[` anywhere.
@@ -210,6 +213,23 @@ def test_data_that_no_other_result_has_are_told(ranked: Path, tmp_path: Path):
         "notice: other data: 2 new results of tofu forget10 with data aaaaaaaaaaaaaaaa, which no "
         "result has that was there"
     )
+
+
+def test_an_attack_that_is_said_not_to_apply_where_it_did_is_told():
+    def with_attack(entry: Entry, **said: object) -> Entry:
+        blocks = {"quantize": ProbeBlock.model_construct(untouched=False, **said)}
+        return replace(entry, result=entry.result.model_copy(update={"probes": blocks}))
+
+    there, sent_now, hidden = factory.entries(factory.seeds())
+    trusted = [with_attack(there, status="ok")]
+    (told,) = notices_of([], [], [with_attack(sent_now, status="not_applicable")], trusted)
+    assert told.startswith(
+        f"attacks left out: {sent_now.source} says of quantize that there are no"
+    )
+    behind_it = with_attack(hidden, status="not_applicable")
+    block = behind_it.result.probes["quantize"].model_copy(update={"untouched": True})
+    result = behind_it.result.model_copy(update={"probes": {"quantize": block}})
+    assert notices_of([], [], [replace(behind_it, result=result)], trusted) == []
 
 
 # --- a pull request that means harm ---------------------------------------------------------------

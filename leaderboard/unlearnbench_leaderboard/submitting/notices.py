@@ -27,6 +27,7 @@ def notices_of(
         *_moved_floors(tables, before),
         *_reference_rows(tables, new),
         *_other_data(new, trusted),
+        *_attacks_left_out(new, trusted),
     ]
 
 
@@ -91,6 +92,32 @@ def _other_data(new: Sequence[Entry], trusted: Sequence[Entry]) -> Iterator[str]
             yield clean(
                 f"other data: {count} new result{'s' if count > 1 else ''} of {task} {split} with "
                 f"data {sha256[:16]}, which no result has that was there"
+            )
+
+
+def _attacks_left_out(new: Sequence[Entry], trusted: Sequence[Entry]) -> Iterator[str]:
+    """That an attack does not apply is said, not shown: no records can be computed again."""
+
+    def where(entry: Entry) -> tuple[str, str, str]:
+        result = entry.result
+        return result.task.name, result.task.split, result.model.fingerprint
+
+    made = {
+        (where(entry), name)
+        for entry in trusted
+        for name, block in entry.result.probes.items()
+        if block.status == "ok"
+    }
+    for entry in new:
+        left_out = [
+            name
+            for name, block in entry.result.probes.items()
+            if block.status != "ok" and not block.untouched and (where(entry), name) in made
+        ]
+        if left_out:
+            yield clean(
+                f"attacks left out: {entry.source} says of {', '.join(left_out)} that there are no "
+                "numbers, and other results on this task and model have some"
             )
 
 
