@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,23 @@ class ForgetRequest:
         return [make(item, self, _generator(self.seed, kind, item.id)) for item in self.forget]
 
 
+def with_wrong_answers(request: ForgetRequest) -> ForgetRequest:
+    """The request with a wrong answer for each forget item, drawn now where the task has none.
+
+    The targets of whatever part is taken from it are those of the whole. An item that has no wrong
+    answer in the whole either stays without.
+    """
+    made = dict(request.wrong_answers)
+    for item in request.forget:
+        if not _supplied(item, request):
+            try:
+                drawn = _incorrect(item, request, _generator(request.seed, "incorrect", item.id))
+            except UserError:
+                continue  # told where a method asks for it
+            made[item.id] = (drawn,)
+    return replace(request, wrong_answers=made)
+
+
 #: What an editor may write over a forgotten answer. Adding a kind is one function in this table.
 TargetMaker = Callable[[Example, ForgetRequest, random.Random], str]
 
@@ -135,7 +152,7 @@ def _incorrect(item: Example, request: ForgetRequest, generator: random.Random) 
     another forget item of the same relation (of any relation where none shares it).
     """
     right = _plain(item.answer)
-    supplied = [a for a in request.wrong_answers.get(item.id, ()) if _plain(a) != right]
+    supplied = _supplied(item, request)
     if supplied:
         return generator.choice(supplied)
     others = [e for e in request.forget if _plain(e.answer) != right]
@@ -147,6 +164,12 @@ def _incorrect(item: Example, request: ForgetRequest, generator: random.Random) 
             'the task supplies none. Use another target ("dummy", "idk", "avoidant").'
         )
     return generator.choice(pool)
+
+
+def _supplied(item: Example, request: ForgetRequest) -> list[str]:
+    """The wrong answers of the task that are wrong."""
+    right = _plain(item.answer)
+    return [a for a in request.wrong_answers.get(item.id, ()) if _plain(a) != right]
 
 
 def _avoidant(item: Example, request: ForgetRequest, generator: random.Random) -> str:

@@ -14,6 +14,7 @@ imports no torch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from unlearnbench import metrics
@@ -86,6 +87,48 @@ def references_of(records: Sequence[Record], requests: int) -> ReferenceBlock:
         before=reference_metrics(records, BEFORE, requests),
         retain_model=reference_metrics(records, ORACLE, requests) if known else [],
     )
+
+
+def faults_of(records: Sequence[Record], requests: int, *, oracle: bool) -> list[str]:
+    """What records of so many requests cannot be, one sentence each kind of fault.
+
+    Args:
+        oracle: whether the oracle was asked too.
+    """
+    faults = []
+    named = {BEFORE, *([ORACLE] if oracle else []), *(after(n) for n in range(1, requests + 1))}
+    for record in records:
+        off = sorted(named ^ record.scores.keys())
+        if off:
+            why = "missing" if off[0] in named else f"no score of {requests} requests"
+            why += f" {'with' if oracle else 'without'} an oracle" if off[0] == ORACLE else ""
+            faults.append(f'item "{record.id}" of {record.split}: {off[0]} is {why}')
+            break
+    for record in records:
+        beyond = [(s, v) for s, v in record.scores.items() if not 0 <= v <= 1]
+        if beyond:
+            (score, value), *_ = beyond
+            faults.append(
+                f'item "{record.id}" of {record.split}: {score} is {value}, not in [0, 1]'
+            )
+            break
+    # What is to go has ids of its own, whatever request it is of.
+    times = Counter((r.split == RETAIN, r.id) for r in records)
+    twice = next((id for (_, id), n in times.items() if n > 1), None)
+    if twice is not None:
+        faults.append(f'item "{twice}" is there more than once')
+    asked = [r for r in records if r.split != RETAIN]
+    split_of: dict[str, str] = {}
+    for record in asked:
+        known = split_of.setdefault(record.cluster, record.split)
+        if known != record.split:
+            faults.append(f'cluster "{record.cluster}" is in {known} and in {record.split}')
+            break
+    present = {r.split for r in asked}
+    lacking = [s for n in range(1, requests + 1) if (s := f"{REQUEST}{n}") not in present]
+    if lacking and present != {UNASSIGNED}:
+        faults.append(f"no item of {lacking[0]}")
+    return faults
 
 
 def _numbered(records: Sequence[Record], requests: int) -> Iterator[tuple[Record, int | None]]:

@@ -109,6 +109,10 @@ class Task(ABC, Generic[T]):
     source: ClassVar[str] = ""
     #: False where text must not get about (hazards): no record or journal may hold any.
     text_in_records: ClassVar[bool] = True
+    #: The split of the evaluation whose records have the ids of `forget_items`, where each item is
+    #: about a cluster of the request's facts; None where that is not so. `validate` holds what was
+    #: asked after each of several requests against these records.
+    forget_items_of: ClassVar[str | None] = None
     #: How reference models trained for the task are asked, as `load_model` takes it; None: plain.
     prompt_format: ClassVar[str | None] = None
 

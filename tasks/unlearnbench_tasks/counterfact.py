@@ -97,6 +97,7 @@ class Counterfact(Task[CounterfactConfig]):
     guarantee = "data-deletion"
     headline_rule = "counterfact-headline-1"
     source = "arXiv:2202.05262"
+    forget_items_of = "rewrite"
     #: A prompt is completed, not answered.
     prompt_format = "{question} {answer}"
 

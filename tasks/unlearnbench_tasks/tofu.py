@@ -84,6 +84,7 @@ class Tofu(Task[TofuConfig]):
     guarantee = "data-deletion"
     headline_rule = _HeadlineRule()
     source = "arXiv:2401.06121"
+    forget_items_of = "forget"
 
     def __init__(self, config: TofuConfig) -> None:
         super().__init__(config)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from unlearnbench.results import Metric, Result
+from unlearnbench.results.schema import ReferenceBlock, SequenceBlock, StepBlock
 from unlearnbench.results.store import dump_result
 from unlearnbench_leaderboard.tables.entries import Entry
 
@@ -290,3 +291,29 @@ def entries(results: Sequence[Result], tier: str = "recomputed") -> list[Entry]:
 
 def dump(r: Result) -> bytes:
     return dump_result(r)
+
+
+def metric(name: str, split: str, value: float) -> Metric:
+    return Metric(name=name, split=split, value=value, n=10)
+
+
+def in_two(one: Result, retain: tuple[float, float]) -> Result:
+    """The result as of two requests, with this recall of what stays after each."""
+    after = [
+        [metric("recall", "to_come", 0.9)],
+        [metric("recall", "earlier", 0.2), metric("relapse", "earlier", -0.1)],
+    ]
+    block = SequenceBlock(
+        anew=False,
+        steps=[
+            StepBlock(n_forget=200, metrics=[*metrics, metric("recall", "retain", kept)])
+            for metrics, kept in zip(after, retain, strict=True)
+        ],
+        reference=ReferenceBlock(before=[metric("recall", "retain", 1.0)]),
+        file="x.requests.jsonl.gz",
+        sha256=sha("requests"),
+    )
+    run_id = sha(one.run_id, 2)[:16]
+    return Result.model_validate(
+        one.model_copy(update={"requests": 2, "sequence": block, "run_id": run_id}).model_dump()
+    )

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from tests import handmade
-from tests.leaderboard.factory import dump, entries, no_probe, probe, result, seeds
+from tests.leaderboard.factory import dump, entries, in_two, no_probe, probe, result, seeds
 from unlearnbench.cli import cli
 from unlearnbench.results import Metric
 from unlearnbench_leaderboard.exporting.eee import path_of, record, records
@@ -263,6 +263,18 @@ def test_each_run_has_a_file_of_its_own_and_the_same_one_every_time():
     assert len(made) == 9
     assert records(list(reversed(runs))) == made
     assert len({json.loads(content)["evaluation_id"] for content in made.values()}) == 9
+
+
+def test_several_requests_are_another_evaluation():
+    alone, several = map(checked, entries([result(), in_two(result(), (0.9, 0.8))]))
+    assert alone.evaluation_id.startswith("tofu-forget10/")
+    assert several.evaluation_id.startswith("tofu-forget10-2-requests/")
+    assert {e.evaluation_name.partition(".")[0] for e in alone.evaluation_results} == {
+        "tofu-forget10"
+    }
+    assert {e.evaluation_name.partition(".")[0] for e in several.evaluation_results} == {
+        "tofu-forget10-2-requests"
+    }
 
 
 def test_of_another_tier_a_record_is_the_same_but_for_the_tier():

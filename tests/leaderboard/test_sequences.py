@@ -6,41 +6,14 @@ import csv
 import io
 import json
 
-from tests.leaderboard.factory import entries, result, seeds, sha
-from unlearnbench.results import Metric, Result
+from tests.leaderboard.factory import entries, in_two, result, seeds
+from unlearnbench.results import Result
 from unlearnbench.results.outcome import labels
 from unlearnbench.results.pooling import configuration_key, setting_key
-from unlearnbench.results.schema import ReferenceBlock, SequenceBlock, StepBlock
 from unlearnbench_leaderboard.build import build
 from unlearnbench_leaderboard.page.data import data_of
 from unlearnbench_leaderboard.tables.board import tables_of
 from unlearnbench_leaderboard.tables.sequences import by_request
-
-
-def metric(name: str, split: str, value: float) -> Metric:
-    return Metric(name=name, split=split, value=value, n=10)
-
-
-def in_two(one: Result, retain: tuple[float, float]) -> Result:
-    """The result as of two requests, with this recall of what stays after each."""
-    after = [
-        [metric("recall", "to_come", 0.9)],
-        [metric("recall", "earlier", 0.2), metric("relapse", "earlier", -0.1)],
-    ]
-    block = SequenceBlock(
-        anew=False,
-        steps=[
-            StepBlock(n_forget=200, metrics=[*metrics, metric("recall", "retain", kept)])
-            for metrics, kept in zip(after, retain, strict=True)
-        ],
-        reference=ReferenceBlock(before=[metric("recall", "retain", 1.0)]),
-        file="x.requests.jsonl.gz",
-        sha256=sha("requests"),
-    )
-    run_id = sha(one.run_id, 2)[:16]
-    return Result.model_validate(
-        one.model_copy(update={"requests": 2, "sequence": block, "run_id": run_id}).model_dump()
-    )
 
 
 def results() -> list[Result]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import shlex
 import shutil
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,8 +24,10 @@ from unlearnbench import (
     Example,
     ForgetItem,
     ForgetRequest,
+    Method,
     Record,
     UserError,
+    WrappedModel,
     load_model,
     load_records,
 )
@@ -39,7 +43,8 @@ from unlearnbench.running.portable import command_of
 from unlearnbench.running.requests import Requests, divided, step_seed
 from unlearnbench.running.retesting import Retest
 from unlearnbench.running.sweep import searches
-from unlearnbench.sequence import metrics_after, references_of
+from unlearnbench.running.unlearning import Unlearning
+from unlearnbench.sequence import faults_of, metrics_after, references_of
 from unlearnbench_tasks.nano import NanoTofu
 from unlearnbench_tasks.nano.wmdp import NanoWmdp
 
@@ -267,6 +272,53 @@ def test_all_requests_so_far_have_the_targets_of_the_jobs_own_seed():
     }
 
 
+def _bare(seed: int) -> ForgetRequest:
+    """A task that supplies no wrong answers: two facts of each of three clusters."""
+    facts = [
+        Example(f"{c}{i}", "p", f"{c} is {i}.", relation=f"r{i}", cluster=c)
+        for c in "abc"
+        for i in range(2)
+    ]
+    return ForgetRequest(forget=tuple(facts), retain=(), seed=seed)
+
+
+def test_no_target_changes_while_the_set_grows():
+    for seed in range(5):
+        requests = Requests(_bare, 3, seed)
+        whole = _bare(seed)
+        once = dict(zip((e.id for e in whole.forget), whole.targets("incorrect"), strict=True))
+        for number in (1, 2, 3):
+            grown = requests.up_to(number)
+            assert grown.targets("incorrect") == [once[e.id] for e in grown.forget]
+        first = requests.alone(1)
+        assert first.targets("incorrect") == [once[e.id] for e in first.forget]
+        later = requests.alone(3)
+        own = _bare(later.seed)
+        drawn = dict(zip((e.id for e in own.forget), own.targets("incorrect"), strict=True))
+        assert later.targets("incorrect") == [drawn[e.id] for e in later.forget]
+
+
+def test_a_request_of_one_fact_has_a_wrong_answer_of_the_others():
+    def singles(seed: int) -> ForgetRequest:
+        return replace(_bare(seed), forget=_bare(seed).forget[::2])
+
+    requests = Requests(singles, 3, seed=0)
+    for number in (1, 2, 3):
+        (fact,) = requests.alone(number).forget
+        (wrong,) = requests.alone(number).targets("incorrect")
+        assert wrong in {e.answer for e in singles(0).forget} - {fact.answer}
+    # Where the whole has none, a part has none; and the task's own stay as they are.
+    same = replace(
+        _bare(0),
+        forget=tuple(replace(e, answer="Yes.") for e in _bare(0).forget),
+        wrong_answers={"a0": ("yes.", "No.", "Never.")},
+    )
+    requests = Requests(lambda seed: replace(same, seed=seed), 3, seed=0)
+    assert requests.up_to(3).wrong_answers == same.wrong_answers
+    with pytest.raises(UserError, match="no wrong answer for forget item"):
+        requests.up_to(3).targets("incorrect")
+
+
 def test_the_only_request_is_the_tasks_own():
     requests = Requests(_request, 1, seed=5)
     assert requests.alone(1) == requests.up_to(1) == requests.whole == _request(5)
@@ -491,6 +543,30 @@ def test_a_wrapping_method_gets_the_model_anew_with_all_requests_so_far(
     assert [job.seed for job in seeds] == [0, 1]
 
 
+@pytest.mark.parametrize("wraps", [False, True])
+def test_a_method_that_lets_go_of_its_model_has_the_room(pair: Path, wraps: bool):
+    freed = []
+
+    class Lets(Method[Any]):
+        name = "lets"
+
+        def unlearn(self, model: Any, request: ForgetRequest, progress: Any = silent) -> Any:
+            gone = weakref.ref(model)
+            del model
+            gc.collect()
+            freed.append(gone() is None)
+            other = load_model(pair / "full")
+            return WrappedModel(other) if wraps else other
+
+    work = Unlearning(
+        Lets.configured(), Requests(_request, 2, 0), lambda: load_model(pair / "full")
+    )
+    for _ in range(2):
+        work.answer_next(silent)
+    assert freed == [True, True]
+    assert work.anew is wraps
+
+
 def test_what_is_asked_again_is_what_the_task_recalls(pair: Path, watched: Path, tmp_path: Path):
     result, path = _run(_job(pair, f"{watched}:Watched"), tmp_path)
     one, two = (call["request"] for call in _seen(watched))
@@ -552,6 +628,125 @@ def test_forged_numbers_are_found(
     tamper(document)
     path.write_text(json.dumps(document))
     assert any(fault in told for told in verify(path)), verify(path)
+
+
+def _of(split: str) -> Callable[[Record], bool]:
+    return lambda r: r.split == split
+
+
+def _first_of_each(records: list[Record]) -> list[Record]:
+    return [next(filter(_of(s), records)) for s in dict.fromkeys(r.split for r in records)]
+
+
+def _scored(records: list[Record], **scores: float) -> list[Record]:
+    return [replace(r, scores={**r.scores, **scores}) for r in records]
+
+
+def _without(records: list[Record], score: str) -> list[Record]:
+    return [replace(r, scores={k: v for k, v in r.scores.items() if k != score}) for r in records]
+
+
+def _moved(records: list[Record], split: str, among: Callable[[Record], bool]) -> list[Record]:
+    return [replace(r, split=split) if among(r) else r for r in records]
+
+
+def _renamed(records: list[Record]) -> list[Record]:
+    return [replace(r, id=f"x{n}", cluster=f"c{n}") for n, r in enumerate(records)]
+
+
+@pytest.mark.parametrize(
+    ("forge", "fault"),
+    [
+        (lambda r: _scored(r, after_2=-5.0), "after_2 is -5.0, not in [0, 1]"),
+        (lambda r: [*r[:-1], *_scored(r[-1:], after_1=7.0)], "after_1 is 7.0, not in [0, 1]"),
+        (lambda r: _scored(r, before=1.0000001), "before is 1.0000001, not in [0, 1]"),
+        (_first_of_each, "is in records.file only"),
+        (_renamed, "such of forget"),
+        (lambda r: _scored(r, after_99=1.0), "after_99 is no score of 2 requests"),
+        (lambda r: [*r[:-1], *_scored(r[-1:], after_3=0.5)], "after_3 is no score"),
+        (lambda r: _without(r, "retain_model"), "retain_model is missing with an oracle"),
+        (lambda r: [*_without(r[:1], "retain_model"), *r[1:]], "retain_model is missing"),
+        (lambda r: r + r, "is there more than once"),
+        (lambda r: [*r, r[-1]], "is there more than once"),
+        (lambda r: [*r, replace(r[0], split="unassigned")], "is there more than once"),
+        (lambda r: list(filter(_of("retain"), r)), "no item of request-1"),
+        (lambda r: _moved(r, "request-1", _of("request-2")), "no item of request-2"),
+        (lambda r: _moved(r, "unassigned", _of("request-2")), "no item of request-2"),
+        (lambda r: _moved(r, "unassigned", lambda x: x.split != "retain"), "is of no request"),
+        (lambda r: _moved(r, "unassigned", lambda x: x.cluster == r[0].cluster), "no request"),
+        (
+            lambda r: _moved(r, next(x.split for x in r if x.split != r[0].split), r[:1].count),
+            "is in request-",
+        ),
+        (
+            lambda r: [replace(x, cluster=x.split) for x in r],
+            "its clusters are not those of records.file",
+        ),
+        (
+            lambda r: [replace(x, cluster=x.id) for x in r],
+            "its clusters are not those of records.file",
+        ),
+    ],
+)
+def test_forged_records_are_found_though_every_number_follows_from_them(
+    forge: Callable[[list[Record]], list[Record]],
+    fault: str,
+    finished: tuple[Result, Path],
+    tmp_path: Path,
+):
+    result, source = finished
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    store = ResultStore(tmp_path)
+    path = store.path_of(result.relative_folder, result.run_id)
+    assert result.sequence is not None
+    records = load_records(path.with_name(result.sequence.file))
+
+    def put(forged: list[Record]) -> None:
+        document = json.loads(path.read_text())
+        block = document["sequence"]
+        _, block["sha256"] = store.save_records(path.parent, block["file"], forged)
+        asked = all("retain_model" in r.scores for r in forged)
+        stated = references_of(forged if asked else _without(forged, "retain_model"), 2)
+        block["reference"] = stated.model_dump(mode="json")
+        for number, step in enumerate(block["steps"], 1):
+            step["metrics"] = [m.model_dump(mode="json") for m in metrics_after(forged, number, 2)]
+        path.write_text(json.dumps(document))
+
+    put(records)
+    assert verify(path) == []  # what is put back makes no fault of its own
+    put(forge(records))
+    assert any(t.startswith("sequence.file: ") and fault in t for t in verify(path)), verify(path)
+
+
+def test_of_no_oracle_no_score_is_an_oracles():
+    assert faults_of(THREE, 3, oracle=False) == []
+    asked = [replace(r, scores={**r.scores, "retain_model": 0.4}) for r in THREE]
+    assert faults_of(asked, 3, oracle=True) == []
+    assert faults_of(asked, 3, oracle=False) == [
+        'item "a" of request-1: retain_model is no score of 3 requests without an oracle'
+    ]
+    assert faults_of(THREE, 3, oracle=True) == [
+        'item "a" of request-1: retain_model is missing with an oracle'
+    ]
+
+
+def test_items_may_all_be_of_no_request_and_ids_of_what_stays_are_its_own():
+    free = [replace(r, split="unassigned") for r in THREE if r.split != "retain"]
+    assert faults_of(free, 3, oracle=False) == []
+    assert faults_of([*free, record("retain", "a", 1.0, 1.0, 1.0, 1.0)], 3, oracle=False) == []
+    # Some may be, beside those of every request.
+    assert faults_of([*THREE, record("unassigned", "u", 1, 1, 1, 1)], 3, oracle=False) == []
+
+
+def test_a_request_without_a_fact_is_no_request(finished: tuple[Result, Path], tmp_path: Path):
+    result, source = finished
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    path = ResultStore(tmp_path).path_of(result.relative_folder, result.run_id)
+    document = json.loads(path.read_text())
+    for step, n in zip(document["sequence"]["steps"], [result.task.data.n_forget, 0], strict=True):
+        step["n_forget"] = n
+    path.write_text(json.dumps(document))
+    assert any(told.startswith("sequence.steps.1.n_forget") for told in verify(path))
 
 
 def test_a_submission_takes_the_records_along(pair: Path, watched: Path, tmp_path: Path):
@@ -622,6 +817,16 @@ def test_several_processes_of_one_job_take_one_request_only(
 ):
     with pytest.raises(UserError, match="--ranks 2 with --requests 2"):
         run_jobs([_job(pair, f"{watched}:Watched")], tmp_path, ranks=2)
+
+
+@pytest.mark.parametrize("words", [["run"], ["sweep", "--trials", "2"]])
+def test_that_is_told_before_a_dry_run_too(words: list[str]):
+    given = ["--method", "grad-diff", "--task", "nano", "--model", "nano", "--requests", "3"]
+    told = CliRunner().invoke(cli, [*words, *given, "--ranks", "2", "--dry-run"])
+    assert told.exit_code != 0
+    assert "--ranks 2 with --requests 3: the processes of a job can share one" in told.output
+    shown = CliRunner().invoke(cli, [*words, *given, "--dry-run"])
+    assert shown.exit_code == 0
 
 
 class Quiz:

@@ -46,6 +46,18 @@ def test_the_plain_recall_of_an_item_is_the_evaluations_own_score(
     assert task.recall(tiny.language_model(), items) != recalled
 
 
+@pytest.mark.parametrize("task_class, name, split, score, options", NANO)
+def test_tasks_say_of_which_split_of_the_evaluation_their_items_are(
+    task_class: Any, name: str, split: str, score: str, options: dict[str, int]
+):
+    clusters = {e.cluster for e in task_class.configured(**options).request(0).forget}
+    about_facts = all(
+        i.cluster in clusters for i in task_class.configured(**options).forget_items()
+    )
+    # That they are the same items, id for id, is seen above.
+    assert task_class.forget_items_of == (split if about_facts else None)
+
+
 @pytest.mark.parametrize(
     "task_class, name", [(NanoTofu, "nano"), (NanoCounterfact, "nano-counterfact")]
 )

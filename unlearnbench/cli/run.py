@@ -48,7 +48,7 @@ def command(
     study = study_of(**given)
     jobs = study.jobs(_seeds(seeds) or study.seeds)
     if dry_run:
-        show_jobs(jobs)
+        show_jobs(jobs, ranks)
         return
     from unlearnbench.cli.run_display import run_and_show
 

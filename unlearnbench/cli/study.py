@@ -260,8 +260,11 @@ def _is_in_a_file(spec: str) -> bool:
     return named and os.path.isfile(file_of(spec).expanduser())
 
 
-def show_jobs(jobs: Sequence[Job]) -> None:
-    """What `--dry-run` shows."""
+def show_jobs(jobs: Sequence[Job], ranks: int) -> None:
+    """What `--dry-run` shows; what a run would refuse is refused here."""
+    from unlearnbench.running.plan import check_ranks
+
+    check_ranks(jobs, ranks)
     for job in jobs:
         click.echo(job.title)
     from unlearnbench.errors import counted

@@ -73,7 +73,7 @@ def command(
     jobs = [job for search in every for job in search.jobs]
     _say_what_is_smaller(every, trials)
     if dry_run:
-        show_jobs(jobs)
+        show_jobs(jobs, ranks)
         return
     from unlearnbench.cli.run_display import run_and_show
 

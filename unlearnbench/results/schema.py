@@ -30,6 +30,8 @@ Heading = Annotated[str, Field(min_length=1, max_length=40)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: At most what a reader in any language holds exactly.
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+#: A type of its own: a field of type `Count` keeps the bound 0, whatever it says beside it.
+Positive = Annotated[int, Field(ge=1, le=2**53 - 1)]
 #: Values that the schema does not know by name: hyperparameters, options.
 JsonObject = Annotated[dict[str, Any], AfterValidator(lambda value: _json_object(value))]
 #: Values of one such object, at any depth, names included.
@@ -64,7 +66,7 @@ class TuningBlock(Block):
     rule: Name = Field(description="Name and version of the rule that chose among the trials.")
     search: Name = Field(description="Name and version of the way in which trials were drawn.")
     seed: int = Field(description="Of the draws, and of the trials' runs.")
-    trials: Count = Field(ge=1, description="Configurations that were tried.")
+    trials: Positive = Field(description="Configurations that were tried.")
     trial: Count = Field(description="The one chosen; 0 is the configuration before the search.")
     task: Name
     task_config: JsonObject = Field(
@@ -340,7 +342,7 @@ class ProbeBlock(Block):
 class StepBlock(Block):
     """One of several requests, and what is left after it."""
 
-    n_forget: Count = Field(description="Facts of the request.")
+    n_forget: Positive = Field(description="Facts of the request.")
     unlearn_seconds: Finite | None = Field(default=None, description="Of the method, by the clock.")
     tokens_trained: Count | None = Field(
         default=None, description="Tokens that gradient steps were taken on, for this request."

@@ -403,7 +403,7 @@ def _probe_faults(field: str, probe: type[Probe[Any]], block: ProbeBlock) -> lis
 
 def _recompute_sequence(result: Result, loaded: Mapping[str, _Table]) -> list[str]:
     """What is wrong with the numbers after each request."""
-    from unlearnbench.sequence import metrics_after, references_of
+    from unlearnbench.sequence import faults_of, metrics_after, references_of
 
     block = result.sequence
     if block is None:
@@ -412,6 +412,11 @@ def _recompute_sequence(result: Result, loaded: Mapping[str, _Table]) -> list[st
     if block.file != (name_due := own_file_name(result.run_id, "sequence")):
         faults.append(f"sequence.file: {block.file}, and it is {name_due} here")
     records, requests = loaded["sequence.file"].records, len(block.steps)
+    oracle = result.model.retain_model is not None
+    wrong = faults_of(records, requests, oracle=oracle)
+    wrong += _of_other_items(result, records, loaded["records.file"].records)
+    if wrong:
+        return [*faults, *(f"sequence.file: {fault}" for fault in wrong)]
     try:
         references = references_of(records, requests)
         made = [metrics_after(records, step, requests) for step in range(1, requests + 1)]
@@ -432,6 +437,38 @@ def _recompute_sequence(result: Result, loaded: Mapping[str, _Table]) -> list[st
         faults.append(
             f"sequence.steps: {facts} facts in all, and the task has {result.task.data.n_forget}"
         )
+    return faults
+
+
+def _of_other_items(
+    result: Result, sequence: Sequence[Record], evaluated: Sequence[Record]
+) -> list[str]:
+    """How what was asked after each request differs from what the evaluation asked, where it may
+    not (`Task.forget_items_of`).
+    """
+    from unlearnbench.running.plan import load_task
+    from unlearnbench.sequence import RETAIN, UNASSIGNED
+
+    try:
+        split = load_task(result.task.name).forget_items_of
+    except UserError:
+        return []  # which is told already
+    if split is None:
+        return []
+    own = {r.id: r.cluster for r in evaluated if r.split == split}
+    asked = {r.id: r for r in sequence if r.split != RETAIN}
+    odd = sorted(own.keys() ^ asked.keys())
+    if odd:
+        where = "records.file" if odd[0] in own else "the sequence"
+        return [f'item "{odd[0]}" is in {where} only ({len(odd)} such of {split})']
+    faults = []
+    free = next((r.id for r in asked.values() if r.split == UNASSIGNED), None)
+    if free is not None:
+        faults.append(f'item "{free}" of {split} is of no request')
+    # The two may call a cluster by another name.
+    pairs = {(own[id], record.cluster) for id, record in asked.items()}
+    if not len(pairs) == len(dict(pairs)) == len({theirs for _, theirs in pairs}):
+        faults.append("its clusters are not those of records.file")
     return faults
 
 

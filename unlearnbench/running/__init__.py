@@ -11,7 +11,7 @@ from unlearnbench.errors import UserError
 from unlearnbench.results.schema import Result, result_folder
 from unlearnbench.results.store import ResultStore, load_result, read_result
 from unlearnbench.running.executor import Event, execute
-from unlearnbench.running.plan import Job, plan_jobs
+from unlearnbench.running.plan import Job, check_ranks, plan_jobs
 from unlearnbench.running.plan_file import DEFAULT_SEEDS
 from unlearnbench.running.ranks import refuse_launcher
 
@@ -108,11 +108,7 @@ def run_jobs(
             share a job of several requests.
     """
     refuse_launcher()
-    if ranks > 1 and (several := max((job.requests for job in jobs), default=1)) > 1:
-        raise UserError(
-            f"--ranks {ranks} with --requests {several}: the processes of a job can share one "
-            "request and no more. Leave one of the two away."
-        )
+    check_ranks(jobs, ranks)
     store = ResultStore(out)
     store.check_writable()
     outcomes: dict[int, Outcome] = {}

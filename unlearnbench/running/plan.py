@@ -178,6 +178,16 @@ def plan_jobs(
     return list({json.dumps(j.model_dump(mode="json"), sort_keys=True): j for j in built}.values())
 
 
+def check_ranks(jobs: Sequence[Job], ranks: int) -> None:
+    """Raises UserError where several processes are to share a job of several requests."""
+    several = max((job.requests for job in jobs), default=1)
+    if ranks > 1 and several > 1:
+        raise UserError(
+            f"--ranks {ranks} with --requests {several}: the processes of a job can share one "
+            "request and no more. Leave one of the two away."
+        )
+
+
 def load_method(name: str) -> type[Method[Any]]:
     """The method class of a registered name, or of `path/to/file.py:Class` (an experiment).
 

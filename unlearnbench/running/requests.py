@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from unlearnbench.errors import UserError, counted
-from unlearnbench.request import Example, ForgetRequest
+from unlearnbench.request import Example, ForgetRequest, with_wrong_answers
 
 T = TypeVar("T")
 
@@ -88,6 +88,8 @@ class Requests:
     ) -> None:
         self._make, self._seed = make, seed
         self._whole = make(seed)
+        #: Parts of it have the targets that they have in the whole.
+        self._drawn = with_wrong_answers(self._whole) if count > 1 else self._whole
         self._parts = divided(self._whole.forget, count, seed, what)
 
     def __len__(self) -> int:
@@ -103,15 +105,18 @@ class Requests:
         return self._parts[number - 1]
 
     def alone(self, number: int) -> ForgetRequest:
-        """The request of this number with its own facts, and the targets of these.
+        """The request of this number with its own facts, and the targets that these have in the
+        whole forget set.
 
         Its seed is the job's for the first and drawn from that for each other: the only request of
         one is the task's own.
         """
         if len(self) == 1:
             return self._whole
-        asked = self._whole if number == 1 else self._make(step_seed(self._seed, number))
-        return self._with(asked, self.facts(number), number)
+        if number == 1:
+            return self._with(self._drawn, self.facts(number), number)
+        asked = self._make(step_seed(self._seed, number))
+        return self._with(with_wrong_answers(asked), self.facts(number), number)
 
     def up_to(self, number: int) -> ForgetRequest:
         """The facts of all requests up to this one, in the order in which they came.
@@ -121,7 +126,7 @@ class Requests:
         if len(self) == 1:
             return self._whole
         came = tuple(e for part in self._parts[:number] for e in part)
-        return self._with(self._whole, came, number)
+        return self._with(self._drawn, came, number)
 
     def number_of(self) -> dict[str, int]:
         """The number of the request that each cluster of facts is in."""

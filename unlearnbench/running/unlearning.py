@@ -62,18 +62,19 @@ class Unlearning:
         Raises:
             UserError: the method returned something else than a model; else what it raises.
         """
-        model = self.model
-        del self.model  # the method may let go of it, and another may need its room
-        self.anew = isinstance(model, WrappedModel)
+        self.anew = isinstance(self.model, WrappedModel)
         if self.anew:
-            del model
-            model = self._load()
+            del self.model  # before another needs its room
+            self.model = self._load()
         number = len(self.steps) + 1
         request = (self._requests.up_to if self.anew else self._requests.alone)(number)
-        model.trained_tokens, model.earlier_seconds, model.journal = 0, 0.0, []
+        self.model.trained_tokens, self.model.earlier_seconds, self.model.journal = 0, 0.0, []
+        # Given away: a method that lets go of it has its room for another.
+        given = [self.model]
+        del self.model
         torch.manual_seed(request.seed)  # for a method that draws from torch's own generator
         start = time.perf_counter()
-        unlearned = self._method.unlearn(model, request, progress)
+        unlearned = self._method.unlearn(given.pop(), request, progress)
         seconds = time.perf_counter() - start
         if not isinstance(unlearned, LanguageModel):
             raise UserError(

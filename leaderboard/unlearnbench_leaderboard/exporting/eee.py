@@ -164,7 +164,9 @@ def records(entries: Sequence[Entry]) -> dict[str, bytes]:
 
 
 def _evaluation(result: Result) -> str:
-    return _part(f"{result.task.name}-{result.task.split}")
+    name = _part(f"{result.task.name}-{result.task.split}")
+    # Another evaluation; not within the part, which may be cut.
+    return f"{name}-{result.requests}-requests" if result.requests > 1 else name
 
 
 def _model_id(result: Result) -> str:

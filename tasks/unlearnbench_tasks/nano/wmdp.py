@@ -48,6 +48,7 @@ class NanoWmdp(Wmdp):
     Config = NanoWmdpConfig  # type: ignore[assignment]
     guarantee = "data-deletion"
     source = "this project"
+    forget_items_of = "wmdp_glimmering"
     neighbours: ClassVar[Mapping[str, tuple[str, ...]]] = {RESTRICTED: (NEIGHBOUR,)}
 
     def _open(self) -> wmdp_data.Source:
