@@ -297,11 +297,20 @@ def metric(name: str, split: str, value: float) -> Metric:
     return Metric(name=name, split=split, value=value, n=10)
 
 
+def recalls(first: float, second: float, retain: float) -> list[Metric]:
+    """What a reference recalls of each of two requests, and of what stays."""
+    splits = {"request-1": first, "request-2": second, "retain": retain}
+    return [metric("recall", split, value) for split, value in splits.items()]
+
+
 def in_two(one: Result, retain: tuple[float, float]) -> Result:
     """The result as of two requests, with this recall of what stays after each."""
     after = [
-        [metric("recall", "to_come", 0.9)],
-        [metric("recall", "earlier", 0.2), metric("relapse", "earlier", -0.1)],
+        [metric("recall", "request-1", 0.3), metric("recall", "to_come", 0.9)],
+        [
+            *(metric("recall", f"request-{n}", value) for n, value in ((1, 0.2), (2, 0.25))),
+            *(metric("recall", "earlier", 0.2), metric("relapse", "earlier", -0.1)),
+        ],
     ]
     block = SequenceBlock(
         anew=False,
@@ -309,7 +318,9 @@ def in_two(one: Result, retain: tuple[float, float]) -> Result:
             StepBlock(n_forget=200, metrics=[*metrics, metric("recall", "retain", kept)])
             for metrics, kept in zip(after, retain, strict=True)
         ],
-        reference=ReferenceBlock(before=[metric("recall", "retain", 1.0)]),
+        reference=ReferenceBlock(
+            before=recalls(0.95, 0.85, 1.0), retain_model=recalls(0.35, 0.15, 0.97)
+        ),
         file="x.requests.jsonl.gz",
         sha256=sha("requests"),
     )

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearnbench.results.pooling import canonical
@@ -19,6 +19,7 @@ from unlearnbench_leaderboard.tables.intervals import Estimate
 from unlearnbench_leaderboard.tables.probes import Attack, Finding
 from unlearnbench_leaderboard.tables.reported import TIER, ReportedSet
 from unlearnbench_leaderboard.tables.rows import COSTS, PooledMetric
+from unlearnbench_leaderboard.tables.sequences import TOLD, Steps, reference_steps, steps_of
 
 _REPORTED_COLUMNS = (
     "tier",
@@ -120,8 +121,21 @@ def _records(tables: Sequence[Table]) -> list[dict[str, str]]:
         }
     )
     several = any(t.setting.requests > 1 for t in tables)
+    sequences = {t.id: {line.row.id: steps_of(line.row) for line in t.lines()} for t in tables}
+    steps = sorted(
+        {
+            (number, place)
+            for of_table in sequences.values()
+            for known in of_table.values()
+            for number, step in enumerate(known, 1)
+            for place, told_of in enumerate(TOLD)
+            if told_of.key in step
+        }
+    )
     return [
-        _record(t, line, status, metrics, several) | _attacks(line, t.attacks, told)
+        _record(t, line, status, metrics, several)
+        | _attacks(line, t.attacks, told)
+        | _after(sequences[t.id].get(line.row.id, []), steps)
         for t in tables
         for line, status in _statuses(t)
     ]
@@ -142,6 +156,16 @@ def _attacks(
             e = finding.metrics.get(name) if finding else None
             record |= _estimate(f"probe.{label}.{name}", e)
     return record
+
+
+def _after(known: Steps, steps: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """What is left after each request, a column for each number of it."""
+    return {
+        f"after_{number}.{TOLD[place].key}": plain(known[number - 1].get(TOLD[place].key))
+        if number <= len(known)
+        else ""
+        for number, place in steps
+    }
 
 
 #: The column that says whether an attack was made.
@@ -234,14 +258,25 @@ def _table(table: Table) -> str:
     attacks = table.attacks
     if attacks:
         head["probes"] = [_attack(attack) for attack in attacks]
+    if references := reference_steps(line.row for line in table.lines()):
+        head["sequence"] = {
+            {"none": "before", "retrain": "retain_model"}[name]: list(map(_step, steps))
+            for name, steps in references.items()
+        }
     rows = []
     for line, status in _statuses(table):
         told = {a.label: f for a in attacks if (f := line.row.probes.get(a.key)) is not None}
         document = _line(line, status)
         if told:
             document["probes"] = {label: _finding(finding) for label, finding in told.items()}
+        if steps := steps_of(line.row):
+            document["sequence"] = list(map(_step, steps))
         rows.append(_dump(document))
     return _with_list(head, "rows", rows)
+
+
+def _step(step: Mapping[str, float]) -> dict[str, float | None]:
+    return {told.key: rounded(step.get(told.key)) for told in TOLD}
 
 
 def _attack(attack: Attack) -> dict[str, Any]:

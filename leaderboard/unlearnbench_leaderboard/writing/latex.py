@@ -9,6 +9,7 @@ from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
 from unlearnbench_leaderboard.tables.formats import clean, number
 from unlearnbench_leaderboard.tables.probes import matrix_of
+from unlearnbench_leaderboard.tables.sequences import progress_of
 
 _HEAD = r"""% Made by `unlearnbench leaderboard build` from result files; not to be edited by hand.
 % In the preamble: \usepackage[T1]{fontenc}\usepackage{booktabs,longtable}
@@ -44,7 +45,7 @@ def _table(table: Table) -> str:
     out.append(r"\end{longtable}")
     for label, said in _notes(table):
         out.append(rf"\noindent {escape(label)}: {escape(said)}\par")
-    return "\n".join([*out, *_robustness(table), r"\endgroup", ""])
+    return "\n".join([*out, *_robustness(table), *_requests(table), r"\endgroup", ""])
 
 
 def _robustness(table: Table) -> list[str]:
@@ -52,23 +53,42 @@ def _robustness(table: Table) -> list[str]:
     matrix = matrix_of(table)
     if matrix is None:
         return []
-    heads = " & ".join(
-        rf"\textbf{{{escape(name)}}}" for name in ("method", *(a.label for a in matrix.attacks))
+    return _further(
+        f"Robustness, {table.title}. {' '.join(matrix.legend)}",
+        f"{table.id}-robustness",
+        ["method", *(attack.label for attack in matrix.attacks)],
+        [[line.row.label, *map(str, cells)] for line, cells in matrix.rows],
     )
-    caption = escape(f"Robustness, {table.title}. {' '.join(matrix.legend)}")
+
+
+def _requests(table: Table) -> list[str]:
+    """What is left after each request as a table of its own, where there are several."""
+    progress = progress_of(table)
+    if progress is None:
+        return []
+    return _further(
+        f"Requests, {table.title}. {' '.join(progress.legend)}",
+        f"{table.id}-requests",
+        ["method", "after", *(told.heading for told in progress.columns)],
+        [[label, str(after), *map(number, values)] for label, after, values in progress.lines()],
+    )
+
+
+def _further(
+    caption: str, label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[str]:
+    """A table of methods, whose other columns are numbers."""
+    shown = " & ".join(rf"\textbf{{{escape(head)}}}" for head in heads)
     return [
-        rf"\begin{{longtable}}{{@{{}}l{'r' * len(matrix.attacks)}@{{}}}}",
-        rf"\caption{{{caption}}}\label{{tab:{table.id}-robustness}}\\",
+        rf"\begin{{longtable}}{{@{{}}l{'r' * (len(heads) - 1)}@{{}}}}",
+        rf"\caption{{{escape(caption)}}}\label{{tab:{label}}}\\",
         r"\toprule",
-        rf"{heads} \\",
+        rf"{shown} \\",
         r"\midrule",
         r"\endhead",
         r"\bottomrule",
         r"\endfoot",
-        *(
-            " & ".join([escape(line.row.label), *(_numbers(str(cell)) for cell in cells)]) + r" \\"
-            for line, cells in matrix.rows
-        ),
+        *(" & ".join([escape(name), *map(_numbers, cells)]) + r" \\" for name, *cells in rows),
         r"\end{longtable}",
     ]
 

@@ -13,6 +13,7 @@ from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, no
 from unlearnbench_leaderboard.tables.formats import clean, number
 from unlearnbench_leaderboard.tables.probes import matrix_of
 from unlearnbench_leaderboard.tables.reported import ReportedSet, Source
+from unlearnbench_leaderboard.tables.sequences import progress_of
 
 BEGIN = "<!-- unlearnbench:begin -->"
 END = "<!-- unlearnbench:end -->"
@@ -94,7 +95,7 @@ def _table(table: Table) -> list[str]:
                 for line in table.unfinished
             ),
         ]
-    return parts + _robustness(table)
+    return [*parts, *_robustness(table), *_requests(table)]
 
 
 def _robustness(table: Table) -> list[str]:
@@ -107,7 +108,25 @@ def _robustness(table: Table) -> list[str]:
     lines += [[escape(line.row.label), *map(str, cells)] for line, cells in matrix.rows]
     return [
         f"### Robustness: {escape(table.title)}",
-        " ".join(matrix.legend),
+        escape(" ".join(matrix.legend)),
+        "\n".join(f"| {' | '.join(line)} |" for line in lines),
+    ]
+
+
+def _requests(table: Table) -> list[str]:
+    """What is left after each request, where there are several."""
+    progress = progress_of(table)
+    if progress is None:
+        return []
+    lines = [["method", "after", *(told.heading for told in progress.columns)]]
+    lines.append([":--", *["--:"] * (len(lines[0]) - 1)])
+    lines += [
+        [escape(label), str(after), *map(number, values)]
+        for label, after, values in progress.lines()
+    ]
+    return [
+        f"### Requests: {escape(table.title)}",
+        " ".join(progress.legend),
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
     ]
 

@@ -13,6 +13,7 @@ from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
 from unlearnbench_leaderboard.tables.formats import clean, display_width, distinct, number, shorten
 from unlearnbench_leaderboard.tables.probes import INTERVALS, matrix_of
+from unlearnbench_leaderboard.tables.sequences import progress_of
 
 #: Columns where nobody says how many there are: in a log, in a file.
 WIDTH = 100
@@ -61,7 +62,7 @@ def _table(table: Table, width: int) -> str:
         for line in table.unfinished:
             ending = f"{clean(line.row.label)}: {clean('; '.join(line.reasons))}"
             out += _wrapped(ending, width, indent="    ")
-    out += _robustness(table, width)
+    out += [*_robustness(table, width), *_requests(table, width)]
     return "\n".join(line.rstrip() for line in out)
 
 
@@ -79,12 +80,44 @@ def _robustness(table: Table, width: int) -> list[str]:
         [attack.label, *(cells[place].text for _, cells in matrix.rows)]
         for place, attack in enumerate(matrix.attacks)
     ]
-    while columns:
-        block = [["method", *names]]
-        used = max(map(display_width, block[0]))
-        while columns and (len(block) == 1 or used + 2 + _widest(columns[0]) <= width):
-            used += 2 + _widest(columns[0])
-            block.append(columns.pop(0))
+    return out + _side_by_side([["method", *names]], columns, width)
+
+
+def _requests(table: Table, width: int) -> list[str]:
+    """What is left after each request: a line for each step of each row."""
+    progress = progress_of(table)
+    if progress is None:
+        return []
+    out = ["", "requests"]
+    for sentence in progress.legend:
+        out += _wrapped(sentence, width)
+    lines = list(progress.lines())
+    labels = list(dict.fromkeys(label for label, _, _ in lines))
+    names = dict(zip(labels, distinct(list(map(clean, labels)), _NARROW_NAME), strict=True))
+    first = [
+        ["method", *(names[label] for label, _, _ in lines)],
+        ["after", *(str(after) for _, after, _ in lines)],
+    ]
+    columns = [
+        [told.heading, *(number(values[place]) for _, _, values in lines)]
+        for place, told in enumerate(progress.columns)
+    ]
+    return out + _side_by_side(first, columns, width)
+
+
+def _side_by_side(
+    first: Sequence[Sequence[str]], columns: Sequence[Sequence[str]], width: int
+) -> list[str]:
+    """Columns with their headings, in as many blocks as the width asks for; each begins with the
+    first ones."""
+    out = []
+    rest = list(columns)
+    while rest:
+        block = list(first)
+        used = sum(map(_widest, block)) + 2 * (len(block) - 1)
+        while rest and (len(block) == len(first) or used + 2 + _widest(rest[0]) <= width):
+            used += 2 + _widest(rest[0])
+            block.append(rest.pop(0))
         align = ["left", *["right"] * (len(block) - 1)]
         rows = list(zip(*block, strict=True))
         grid = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=align)
