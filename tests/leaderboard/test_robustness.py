@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.leaderboard.factory import entries, no_probe, probe, result, seeds
 from unlearnbench_leaderboard.build import build
+from unlearnbench_leaderboard.page.data import data_of
 from unlearnbench_leaderboard.tables.board import tables_of
 from unlearnbench_leaderboard.tables.columns import cell, columns_of, notes
 from unlearnbench_leaderboard.tables.probes import MAX_ATTACKS, matrix_of
@@ -183,6 +184,69 @@ def test_weights_that_nobody_touched_are_hidden_and_not_merely_spared():
     assert row["probe.quantize.status"] == "untouched"
     page = made["index.html"].decode()
     assert '<td class="absent shade-4" title="ike left the weights as they were">hidden' in page
+
+
+def through_the_wrapping(runs, name):
+    """The same, where the attack was made on weights that are those of the model before."""
+    hidden = [run.probes[name].model_copy(update={"untouched": True}) for run in runs]
+    return [
+        run.model_copy(update={"probes": {**run.probes, name: block}})
+        for run, block in zip(runs, hidden, strict=True)
+    ]
+
+
+def test_an_attack_through_a_wrapping_is_hidden_and_its_numbers_are_in_the_details():
+    own = {"quantize": probe(0.125, recovered=0.375)}
+    ike = through_the_wrapping(attacked("ike", others=own, parameters_changed=0), "quantize")
+    runs = [*ike, *attacked("rmu", forget=0.7, others=own)]
+    t = table(*runs)
+    assert shown(t)["ike"]["quantize"] == "hidden"
+    assert shown(t)["rmu"]["quantize"].startswith("0.125")
+    assert (
+        "hidden: the weights are those of the model before unlearning: whoever has them has "
+        "everything; counted as 1"
+    ) in " ".join(matrix_of(t).legend)
+    rows = {row["method"]: row for row in data_of([t], {})["tables"][0]["rows"]}
+    name, options, reason, recovered, *_, excess, _ = rows["ike"]["attacks"][0]
+    assert (name, reason, recovered) == ("quantize", "", "0.375 [0.325-0.425]")
+    assert excess == "0.125 [0.075-0.175]"
+    assert options.startswith("hidden: the weights are those of the model before unlearning")
+    assert "hidden" not in rows["rmu"]["attacks"][0][1]
+    made = build(entries(runs))
+    found = csv.DictReader(io.StringIO(made["leaderboard.csv"].decode(), newline=""))
+    (row,) = [row for row in found if row["method"] == "ike"]
+    assert (row["probe.quantize.status"], row["probe.quantize.excess"]) == ("untouched", "0.125")
+    page = made["index.html"].decode()
+    assert re.search(r'<td class="absent shade-4" title="the weights[^"]*">hidden</td>', page)
+
+
+def test_an_attack_that_tells_nothing_hides_nothing():
+    mute = {"logit-lens": probe(None, oracle=0.88)}
+    runs = through_the_wrapping(attacked("ike", others=mute, parameters_changed=0), "logit-lens")
+    assert shown(table(*runs))["ike"]["logit-lens"] == "no gap"
+
+
+def test_the_columns_that_robustness_is_made_of_are_named_in_every_format():
+    theirs = {"aardvark": probe(0.3, standard=False, distribution="kit"), "zeta": probe(0.2)}
+    runs = attacked(others=theirs)
+    counted = (
+        "Robustness is made of the suite's own attacks, with their own options: relearn, zeta. "
+        "The others are not counted."
+    )
+    assert counted in matrix_of(table(*runs)).legend
+    made = {name: content.decode() for name, content in build(entries(runs)).items()}
+    assert counted in made["LEADERBOARD.md"]
+    assert counted.replace("'", "{'}") in made["leaderboard.tex"]
+    assert counted.replace("'", "&#39;") in made["index.html"]
+    text = " ".join(terminal.text(tables_of(entries(runs))).split())
+    assert counted in text
+    alone = matrix_of(table(*attacked())).legend
+    assert not [sentence for sentence in alone if "others" in sentence]
+    stranger = {"aardvark": theirs["aardvark"]}
+    (sentence,) = [
+        s for s in matrix_of(table(*seeds(probes=stranger, retained=ORACLE))).legend if "ounts" in s
+    ]
+    assert sentence == "None of these attacks counts for robustness."
 
 
 def test_one_reason_is_told_once_for_all_the_attacks_that_it_keeps_out():
@@ -381,7 +445,8 @@ MARKUP = "<img src=x onerror=alert(1)> | `x` [a](https://e.example) \\input{x} \
 def test_words_of_a_probe_are_text_everywhere():
     block = no_probe(MARKUP)
     hostile = {"quantize": block, "level": calibrated(0.5, "<b>bold</b> & | \\x")}
-    results = [*attacked(others=hostile, config={"a": 1})]
+    # Of two rows: what applies to neither is said once, in the legend.
+    results = [*attacked(others=hostile, config={"a": 1}), *attacked("rmu", others=hostile)]
     made = {name: content.decode() for name, content in build(entries(results)).items()}
     page = made["index.html"]
     assert "<img" not in page

@@ -19,6 +19,7 @@ from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of
 from unlearnbench_leaderboard.tables.entries import Entry
 from unlearnbench_leaderboard.tables.formats import clean
 from unlearnbench_leaderboard.tables.probes import (
+    ABSENT,
     EXCESS,
     RECOVERED,
     RECOVERY,
@@ -101,6 +102,8 @@ def _attacked(row: Row, attacks: Sequence[Attack]) -> Iterator[list[Any]]:
         if finding.status != "ok":
             yield [*said, _short("; ".join(finding.messages))]
             continue
+        if finding.untouched:
+            said[1] = _short(f"hidden: {ABSENT['hidden']}. Through the wrapping; {said[1]}")
         own = {
             name: formats.with_interval(e.value, e.low, e.high)
             for name, e in finding.metrics.items()

@@ -47,12 +47,12 @@ INTERVALS = (
 )
 #: What stands in a cell without a number.
 ABSENT: Mapping[str, str] = {
-    "hidden": "the weights are those of the model before unlearning, so the attack need not be "
-    "made; robustness counts an excess of 1",
+    "hidden": "the weights are those of the model before unlearning: whoever has them has "
+    "everything; counted as 1",
     "n/a": "the attack does not apply, which may be the finding",
     "failed": "it came to nothing",
     "no gap": "it cannot tell the oracle from the model before unlearning",
-    NOTHING: "there is none",
+    NOTHING: "the attack was not made, or has no such number",
 }
 #: Attacks that a matrix has at most: whoever sends a result may name a hundred.
 MAX_ATTACKS = 12
@@ -89,7 +89,8 @@ class Finding:
     status: Status
     #: Why runs have no numbers, each reason once.
     messages: tuple[str, ...] = ()
-    #: Whether it does not apply because the weights are those of the model before unlearning.
+    #: Whether the weights are those of the model before unlearning, and the attacker has them: what
+    #: the attack brings out through the wrapping, where it was made, is not what counts.
     untouched: bool = False
     #: Runs with numbers.
     seeds: int = 0
@@ -141,12 +142,24 @@ class Matrix:
         """How to read it, in sentences."""
         used = {cell.text for _, cells in self.rows for cell in cells if cell.value is None}
         told = "; ".join(f"{word}: {means}" for word, means in ABSENT.items() if word in used)
-        said = [f"{MEASURES[self.measure]}.", f"{INTERVALS}."]
+        said = [f"{MEASURES[self.measure]}.", f"{INTERVALS}.", self._counted]
         said += [f"Without a number: {told}."] if told else []
         said += [f"{label} applies to no row: {why}." for label, why in self.nowhere.items()]
         if self.left_out:
             said.append(f"{self.left_out} more attacks are in leaderboard.json.")
         return said
+
+    @property
+    def _counted(self) -> str:
+        """Which of its columns `robustness` is made of."""
+        standard = [clean(attack.label) for attack in self.attacks if attack.standard]
+        if not standard:
+            return "None of these attacks counts for robustness."
+        others = "" if len(standard) == len(self.attacks) else " The others are not counted."
+        return (
+            "Robustness is made of the suite's own attacks, with their own options: "
+            f"{', '.join(standard)}.{others}"
+        )
 
 
 # --- what a row says ------------------------------------------------------------------------------
@@ -168,10 +181,10 @@ def attack_key(name: str, block: ProbeBlock) -> str:
 
 def _finding(blocks: Sequence[ProbeBlock]) -> Finding:
     made = [block for block in blocks if block.status == "ok"]
+    untouched = all(block.untouched for block in blocks)
     messages = tuple(dict.fromkeys(block.message for block in blocks if block.message))
     if not made:
         failed = any(block.status == "failed" for block in blocks)
-        untouched = all(block.untouched for block in blocks)
         return Finding("failed" if failed else "not_applicable", messages, untouched)
     by_name: dict[str, list[Metric]] = defaultdict(list)
     for block in made:
@@ -180,6 +193,7 @@ def _finding(blocks: Sequence[ProbeBlock]) -> Finding:
     return Finding(
         "ok",
         messages,
+        untouched,
         seeds=len(made),
         metrics={name: _pooled(group) for name, group in by_name.items()},
         better={name: group[0].higher_is_better for name, group in by_name.items()},
@@ -328,13 +342,15 @@ def _has_place(findings: Sequence[Finding], measure: str) -> bool:
 def _shown(finding: Finding | None, measure: str) -> Shown:
     if finding is None:
         return Shown(NOTHING, reason=ABSENT[NOTHING])
-    if finding.status != "ok":
+    e = finding.metrics.get(measure)
+    if finding.status == "ok" and e is None and measure == EXCESS and finding.retained:
+        return Shown("no gap", reason=ABSENT["no gap"])
+    if finding.untouched or finding.status != "ok":
         word = "n/a" if finding.status == "not_applicable" else "failed"
         word = "hidden" if finding.untouched else word
-        return Shown(word, reason=_message("; ".join(finding.messages)))
-    if (e := finding.metrics.get(measure)) is None:
-        word = "no gap" if measure == EXCESS and finding.retained else NOTHING
-        return Shown(word, reason=ABSENT[word])
+        return Shown(word, reason=_message("; ".join(finding.messages)) or ABSENT[word])
+    if e is None:
+        return Shown(NOTHING, reason=ABSENT[NOTHING])
     return Shown(number(e.value), interval(e.low, e.high), e.value)
 
 
