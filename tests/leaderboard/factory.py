@@ -65,6 +65,7 @@ def result(
     task: str = "tofu",
     split: str = "forget10",
     n_eval: Mapping[str, int] | None = None,
+    options: Mapping[str, object] = {},
     model: str = "phi-1.5",
     fingerprint: str | None = None,
     status: str = "ok",
@@ -121,6 +122,7 @@ def result(
                 "name": task,
                 "version": "1",
                 "split": split,
+                "config": {"split": split, **options},
                 "guarantee": "data-deletion",
                 "headline_rule": "tofu-headline-1",
                 "data": {

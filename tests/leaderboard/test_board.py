@@ -1,6 +1,7 @@
 """Who is ranked beside whom, who is listed only, and what every table shows."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from tests.leaderboard.factory import B, entries, result, seeds, sha
 from unlearnbench.results import Metric
+from unlearnbench_leaderboard.build import build
 from unlearnbench_leaderboard.tables.board import tables_of
+from unlearnbench_leaderboard.writing import terminal
 
 
 def table(*results, tier="recomputed"):
@@ -50,6 +53,80 @@ def test_other_weights_or_other_data_are_another_table_whose_title_says_so():
     assert len(set(titles)) == 3
     assert any(f"fingerprint {sha('other')[:8]}" in title for title in titles)
     assert any(f"data {sha('new')[:8]}" in title for title in titles)
+
+
+def limited(limit=18, **given):
+    """Three seeds of a run that asked a part of the items."""
+    return seeds(n_eval={"forget": 18, "retain": 20}, options={"limit": limit}, **given)
+
+
+def titles(*results):
+    return [t.title for t in tables_of(entries(results))]
+
+
+def test_a_part_of_the_items_is_told_by_the_option_that_asked_for_it():
+    assert titles(*limited(), *seeds()) == [
+        "tofu forget10 · phi-1.5",
+        "tofu forget10 · phi-1.5 · limit 18",
+    ]
+    assert titles(*limited(), *limited(9)) == [
+        "tofu forget10 · phi-1.5 · limit 18",
+        "tofu forget10 · phi-1.5 · limit 9",
+    ]
+    assert titles(*limited()) == ["tofu forget10 · phi-1.5"]
+
+
+def test_items_are_told_where_no_option_says_why_they_differ():
+    fewer = seeds(n_eval={"forget": 18, "retain": 400})
+    assert titles(*fewer, *seeds()) == [
+        "tofu forget10 · phi-1.5 · items forget 18",
+        "tofu forget10 · phi-1.5 · items forget 400",
+    ]
+    # An option that is null and one that is not there are two settings of one look.
+    assert len(set(titles(*seeds(options={"limit": None}), *seeds()))) == 2
+
+
+def test_every_format_says_what_a_limited_run_asked():
+    results = limited()
+    said = "limit 18; items asked: forget 18, retain 20"
+    made = {name: content.decode() for name, content in build(entries(results)).items()}
+    assert f"With {said}." in made["LEADERBOARD.md"]
+    assert f"With {said}." in made["leaderboard.tex"]
+    assert f"with {said}" in terminal.text(tables_of(entries(results)))
+    assert "<dt>options</dt><dd><bdi>limit 18</bdi>" in made["index.html"]
+    whole = {name: content.decode() for name, content in build(entries(seeds())).items()}
+    assert not [name for name in whole if "items asked" in whole[name]]
+    assert "<dt>options</dt>" not in whole["index.html"]
+
+
+def test_utility_says_that_it_counts_fluency_where_the_tasks_rule_has_it():
+    def text(rule):
+        task = {"task": result().task.model_copy(update={"headline_rule": rule})}
+        made = build(entries([one.model_copy(update=task) for one in seeds()]))
+        return made["LEADERBOARD.md"].decode()
+
+    said = "Utility counts how fluent the answers to what was forgotten are"
+    assert [said in text(rule) for rule in ("tofu-headline-1", "tofu-headline-2")] == [True, True]
+    assert said in text("counterfact-headline-1")
+    assert [said in text(rule) for rule in ("wmdp-headline-1", "tofu", "x")] == [False] * 3
+
+
+def test_the_overview_tells_tables_of_one_name_apart():
+    page = build(entries([*limited(), *seeds()]))["index.html"].decode()
+    heads = re.findall(r'<th scope="col" data-table="\w+">(.*?)</th>', page)
+    assert [re.sub("<[^>]*>", "", head) for head in heads] == [
+        "tofu forget10, phi-1.5",
+        "tofu forget10, phi-1.5, limit 18",
+    ]
+
+
+def test_an_option_of_a_stranger_is_text_and_has_its_length():
+    odd = {"<b>|`" + "x" * 500: "\x1b[31m" + "y" * 500}
+    results = [*seeds(options=odd), *seeds()]
+    made = {name: content.decode() for name, content in build(entries(results)).items()}
+    assert "<b>" not in made["LEADERBOARD.md"] + made["index.html"]
+    assert "\x1b" not in terminal.text(tables_of(entries(results)))
+    assert max(map(len, titles(*results))) < 150
 
 
 # --- references -----------------------------------------------------------------------------------

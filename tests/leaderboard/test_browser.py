@@ -668,6 +668,29 @@ def test_a_page_on_a_phone_fits_and_small_targets_are_large_enough(visit, addres
     assert overflow(page) <= 0
 
 
+def test_sentences_in_a_table_are_as_wide_as_a_phone_wherever_it_is_scrolled_to(visit, tmp_path):
+    words = "The machine had no room for all that the attack has to keep. " * 2
+    attacks = {"attack-0": no_probe(words), "attack-1": probe(0.4)}
+    scores = {"privacy": 0.4, "robustness": 0.6}
+    runs = seeds(method="npo", retained=(0.64, 0.98), probes=attacks, scores=scores)
+    page = visit(written(tmp_path, runs), width=390, has_touch=True)
+    page.get_by_role("button", name="npo", exact=True).tap()
+    table = page.locator(".board .scroll").first
+    room = table.evaluate("e => e.scrollWidth - e.clientWidth")
+    assert room > 50  # or the table fits, and there is nothing to see here
+    sentences = page.locator(".board caption .said, .said:visible, tr.detail > td > *:visible")
+    assert sentences.count() >= 6
+    for left in (0, room):
+        table.evaluate("(e, left) => { e.scrollLeft = left; }", left)
+        for box in (one.bounding_box() for one in sentences.all()):
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+    assert overflow(page) <= 0
+    # A shade says that there is more; it lies under what scrolls along.
+    layers = table.evaluate("e => getComputedStyle(e).backgroundAttachment")
+    assert layers == "local, local, scroll, scroll"
+
+
 def test_the_page_is_one_file(address):
     assert [path.name for path in Path(address.removeprefix("file://")).parent.iterdir()] == [
         "index.html"

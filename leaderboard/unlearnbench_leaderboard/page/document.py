@@ -26,6 +26,7 @@ from unlearnbench_leaderboard.tables.board import Line, Table
 from unlearnbench_leaderboard.tables.columns import Cell, Column, cell, columns_of, glossary, notes
 from unlearnbench_leaderboard.tables.probes import Shown, matrix_of
 from unlearnbench_leaderboard.tables.reported import ReportedSet
+from unlearnbench_leaderboard.tables.settings import options
 
 _HERE = Path(__file__).parent
 _TEMPLATES = ("page.html.jinja", "reported.html.jinja")
@@ -113,6 +114,8 @@ class _View:
         yield "retain set", f"{task.data.n_retain} items"
         items = ", ".join(f"{name} {n}" for name, n in sorted(task.data.n_eval.items()))
         yield "evaluated", items
+        if known := options(self.table.setting):
+            yield "options", ", ".join(f"{name} {value}" for name, value in known.items())
         yield "data", f"{task.data.source} {task.data.revision}".strip()
         yield "model", f"{formats.count(model.parameters)} parameters, {model.dtype}"
         yield "prompt format", model.prompt_format

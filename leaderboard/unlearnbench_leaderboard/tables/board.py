@@ -22,7 +22,12 @@ from unlearnbench_leaderboard.tables.probes import (
 )
 from unlearnbench_leaderboard.tables.ranking import Contender, Place, place
 from unlearnbench_leaderboard.tables.rows import Row, Score, borrowed_reference, digest, pool
-from unlearnbench_leaderboard.tables.settings import forget_set, reference_blocks, table_key
+from unlearnbench_leaderboard.tables.settings import (
+    distinctions,
+    forget_set,
+    reference_blocks,
+    table_key,
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Table:
     unfinished: tuple[Line, ...]
     #: The attacks on any of its rows.
     attacks: tuple[Attack, ...] = ()
+    #: What tells it from other tables of its task, split and model, where there are any.
+    distinction: str = ""
 
     @property
     def forget_set(self) -> str:
@@ -106,9 +113,7 @@ def tables_of(entries: Iterable[Entry]) -> list[Table]:
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in sorted(entries, key=lambda e: (e.result.run_id, e.source)):
         groups[canonical(table_key(entry.result))].append(entry)
-    tables = [_table(group) for group in groups.values()]
-    tables.sort(key=lambda t: (t.title, t.id))
-    return _with_distinct_titles(tables)
+    return _with_distinct_titles([_table(group) for group in groups.values()])
 
 
 # --- one table ------------------------------------------------------------------------------------
@@ -338,21 +343,24 @@ def _measured_splits(rows: Sequence[Row], setting: Result) -> list[str]:
 
 
 def _with_distinct_titles(tables: Sequence[Table]) -> list[Table]:
-    """Tables of one title get what tells them apart: fingerprint, task version, data, ..."""
+    """In the order of their titles. Those of one title get what tells them apart: an option of the
+    task, fingerprint, task version, data, ...
+    """
     by_title: dict[str, list[Table]] = defaultdict(list)
     for table in tables:
         by_title[table.title].append(table)
-    return [replace(table, title=_title(table, by_title[table.title])) for table in tables]
-
-
-def _title(table: Table, alike: Sequence[Table]) -> str:
-    keys = [table_key(t.setting) for t in alike]
-    own = table_key(table.setting)
-    differing = [name for name in own if len({canonical(key[name]) for key in keys}) > 1]
-    return " · ".join([table.title, *(f"{name} {_brief(own[name])}" for name in differing)])
-
-
-def _brief(value: object) -> str:
-    """A hash by its first digits, anything else as it is."""
-    text = value if isinstance(value, str) else canonical(value)
-    return text[:8] if len(text) == 64 else text[:40]
+    told = {
+        table.id: distinction
+        for alike in by_title.values()
+        if len(alike) > 1
+        for table, distinction in zip(
+            alike, distinctions([table.setting for table in alike]), strict=True
+        )
+    }
+    named = [
+        replace(table, title=f"{table.title} · {distinction}", distinction=distinction)
+        if (distinction := told.get(table.id))
+        else table
+        for table in tables
+    ]
+    return sorted(named, key=lambda t: (t.title, t.id))

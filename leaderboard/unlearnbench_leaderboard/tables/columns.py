@@ -112,10 +112,18 @@ MAX_PROBE_COLUMNS = 3
 #: Headings of the columns that every table has.
 _OWN_HEADINGS = ("rank", "method", "sec", "trials", "seeds", "tier", "note")
 
+#: Headline rules whose utility counts fluency (docs/metrics.md), without their versions.
+_RULES_WITH_FLUENCY = ("tofu-headline", "counterfact-headline")
+_FLUENCY = (
+    "counts how fluent the answers to what was forgotten are: a model that says nothing there, or "
+    "nonsense, has 0, whatever it keeps elsewhere"
+)
+
 _HEADLINE_MEANINGS = {
     "forget": "How little of the forget set is left, by the task's headline rule; 0 to 1.",
     "utility": "How much of the model's other ability is kept: its share of the ability before "
-    "unlearning, capped at 1.",
+    "unlearning, capped at 1. "
+    f"By the rules {' and '.join(_RULES_WITH_FLUENCY)} it {_FLUENCY}.",
     "privacy": "How close membership-inference attacks on the model come to what they find on the "
     "retained model; 0 to 1.",
     "robustness": "How little more the suite's own attacks bring out than they bring out of the "
@@ -205,6 +213,13 @@ def cell(line: Line, column: Column) -> Cell:
             return Cell(*_seeds(line))
         case _:
             return Cell(formats.clean(row.tier or formats.NOTHING), sort=row.tier)
+
+
+def utility_note(table: Table) -> str:
+    """What a reader of the table's utility must know; empty where nothing."""
+    rule = table.setting.task.headline_rule
+    counted = rule.rpartition("-")[0] in _RULES_WITH_FLUENCY
+    return f"Utility {_FLUENCY}." if counted else ""
 
 
 def notes(line: Line) -> list[str]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median_low
 
 from unlearnbench.results import Metric, Result
 from unlearnbench.results.pooling import canonical, setting_key
+from unlearnbench_leaderboard.tables.formats import clean, shorten
 
 #: The tiers of results whose every number follows from their records.
 _RECOMPUTED = ("verified", "recomputed")
 #: A reference row may differ by this much from the reference blocks of the results beside it, or
 #: by this part of a number above 1: devices and precisions differ, models do not.
 REFERENCE_TOLERANCE = 0.01
+#: An option, or a value of one, is cut to so many characters in a title.
+_WORD = 40
 
 
 def table_key(result: Result) -> dict[str, object]:
@@ -29,6 +32,65 @@ def forget_set(result: Result) -> str:
     """The split to forget, and in how many requests it comes where there are several."""
     several = f", {result.requests} requests" if result.requests > 1 else ""
     return f"{result.task.split}{several}"
+
+
+def options(result: Result) -> dict[str, str]:
+    """The task's options beside its split that somebody set, as text: `{"limit": "18"}`."""
+    found = setting_key(result)["options"]
+    assert isinstance(found, dict)
+    return {
+        shorten(clean(name), _WORD): shorten(
+            clean(v if isinstance(v, str) else canonical(v)), _WORD
+        )
+        for name, v in sorted(found.items())
+        if v is not None
+    }
+
+
+def items_asked(result: Result) -> str:
+    """`limit 18; asked: forget 18, retain 20`; empty where the task has no options set."""
+    if not (known := options(result)):
+        return ""
+    said = ", ".join(f"{name} {value}" for name, value in known.items())
+    asked = ", ".join(f"{clean(name)} {n}" for name, n in sorted(result.task.data.n_eval.items()))
+    return f"{shorten(said, 4 * _WORD)}; items asked: {shorten(asked, 4 * _WORD)}"
+
+
+def distinctions(results: Sequence[Result]) -> list[str]:
+    """For each of several settings that are called alike, what tells it from the others.
+
+    Options by name, and the items only where no option says why they are others; hashes by their
+    first digits. Empty for the one that has nothing set.
+    """
+    keys = [table_key(result) for result in results]
+    differing = [n for n in keys[0] if len({canonical(key[n]) for key in keys}) > 1]
+    brief = [" · ".join(_parts(r, results, differing)) for r in results]
+    if len(set(brief)) == len(brief):
+        return brief
+    return [" · ".join(f"{n} {_brief(key[n])}" for n in differing) for key in keys]
+
+
+def _parts(result: Result, alike: Sequence[Result], differing: Sequence[str]) -> Iterator[str]:
+    key = table_key(result)
+    for name in differing:
+        if name == "options":
+            set_by = [options(r) for r in alike]
+            for option, value in options(result).items():
+                if len({known.get(option) for known in set_by}) > 1:
+                    yield f"{option} {value}"
+        elif name == "items" and "options" not in differing:
+            counts = [r.task.data.n_eval for r in alike]
+            own = result.task.data.n_eval
+            told = [s for s in sorted(own) if len({count.get(s) for count in counts}) > 1]
+            yield shorten(f"items {', '.join(f'{clean(s)} {own[s]}' for s in told)}", 2 * _WORD)
+        elif name != "items":
+            yield f"{name} {_brief(key[name])}"
+
+
+def _brief(value: object) -> str:
+    """A hash by its first digits, anything else as it is."""
+    text = value if isinstance(value, str) else canonical(value)
+    return text[:8] if len(text) == 64 else text[:_WORD]
 
 
 def reference_blocks(results: Iterable[tuple[Result, str]]) -> tuple[list[Metric], list[Metric]]:

@@ -10,6 +10,7 @@ from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, no
 from unlearnbench_leaderboard.tables.formats import clean, number
 from unlearnbench_leaderboard.tables.probes import matrix_of
 from unlearnbench_leaderboard.tables.sequences import progress_of
+from unlearnbench_leaderboard.tables.settings import items_asked
 
 _HEAD = r"""% Made by `unlearnbench leaderboard build` from result files; not to be edited by hand.
 % In the preamble: \usepackage[T1]{fontenc}\usepackage{booktabs,longtable}
@@ -103,7 +104,8 @@ def _setting(table: Table) -> str:
     floor = f"Ranked from a utility of {number(table.utility_floor)} up"
     if table.forget_floor is not None:
         floor += f", and above a forget score of {number(table.forget_floor)}"
-    return escape(f"{floor}. Brackets: 95 % intervals over items and seeds.")
+    asked = f" With {said}." if (said := items_asked(table.setting)) else ""
+    return escape(f"{floor}.{asked} Brackets: 95 % intervals over items and seeds.")
 
 
 def _alignment(column: Column) -> str:

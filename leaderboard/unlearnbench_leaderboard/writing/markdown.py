@@ -9,11 +9,18 @@ from pathlib import Path
 from unlearnbench.errors import UserError
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.board import Line, Table
-from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, notes
+from unlearnbench_leaderboard.tables.columns import (
+    Column,
+    cell,
+    columns_of,
+    notes,
+    utility_note,
+)
 from unlearnbench_leaderboard.tables.formats import clean, number
 from unlearnbench_leaderboard.tables.probes import matrix_of
 from unlearnbench_leaderboard.tables.reported import ReportedSet, Source
 from unlearnbench_leaderboard.tables.sequences import progress_of
+from unlearnbench_leaderboard.tables.settings import items_asked
 
 BEGIN = "<!-- unlearnbench:begin -->"
 END = "<!-- unlearnbench:end -->"
@@ -161,9 +168,11 @@ def _setting(table: Table) -> str:
     floor = f"Ranked from a utility of {number(table.utility_floor)} up"
     if table.forget_floor is not None:
         floor += f", and above a forget score of {number(table.forget_floor)}"
+    asked = f" With {escape(said)}." if (said := items_asked(table.setting)) else ""
+    fluency = f" {said}" if (said := utility_note(table)) else ""
     return (
         f"{task.data.n_forget} items to forget, {task.data.n_retain} to retain; model fingerprint "
-        f"`{model.fingerprint[:12]}`. {floor}."
+        f"`{model.fingerprint[:12]}`. {floor}.{asked}{fluency}"
     )
 
 

@@ -14,6 +14,7 @@ from unlearnbench_leaderboard.tables.columns import Column, cell, columns_of, no
 from unlearnbench_leaderboard.tables.formats import clean, display_width, distinct, number, shorten
 from unlearnbench_leaderboard.tables.probes import INTERVALS, matrix_of
 from unlearnbench_leaderboard.tables.sequences import progress_of
+from unlearnbench_leaderboard.tables.settings import items_asked
 
 #: Columns where nobody says how many there are: in a log, in a file.
 WIDTH = 100
@@ -42,7 +43,10 @@ class _Layout:
 def _table(table: Table, width: int) -> str:
     sections = list(table.sections())
     shown = [line for _, lines in sections for line in lines]
-    out = [shorten(clean(table.title), width), *_wrapped(_setting(table, shown), width), ""]
+    out = [shorten(clean(table.title), width), *_wrapped(_setting(table, shown), width)]
+    if asked := items_asked(table.setting):
+        out += _wrapped(f"with {asked}", width)
+    out.append("")
     if shown:
         layout, grid = _fitting(table, shown, width)
         heads, rows = grid[:2], iter(grid[2:])
