@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from unlearnbench.results import Metric
 from unlearnbench.results.pooling import mean
+from unlearnbench.results.schema import SequenceBlock
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.rows import Row
 from unlearnbench_leaderboard.tables.settings import middle
@@ -85,14 +86,13 @@ class Progress:
 
 def steps_of(row: Row) -> Steps:
     """The mean over seeds after each request. Empty where the forget set came in one."""
-    found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for run in row.finished:
-        sequence = run.result.sequence
-        for number, step in enumerate(sequence.steps if sequence else [], 1):
-            told = found[number]  # there is a step also where nothing is told of it
-            for key, value in _told(step.metrics, number).items():
-                told[key].append(value)
-    return [{k: mean(v) for k, v in step.items()} for _, step in sorted(found.items())]
+    return _mean(
+        [
+            [_told(step.metrics, number) for number, step in enumerate(sequence.steps, 1)]
+            for run in row.finished
+            if (sequence := run.result.sequence) is not None
+        ]
+    )
 
 
 def _told(metrics: Sequence[Metric], number: int) -> dict[str, float]:
@@ -106,22 +106,38 @@ def reference_steps(rows: Iterable[Row]) -> dict[str, Steps]:
 
     They are what they are after every request: what differs is which items are earlier ones.
     """
-    blocks = [
-        (run.result.requests, run.result.sequence.reference)
-        for row in rows
-        for run in row.finished
-        if run.result.sequence is not None
+    by_seed: dict[int, list[SequenceBlock]] = defaultdict(list)
+    for row in rows:
+        for run in row.finished:
+            if run.result.sequence is not None:
+                by_seed[run.result.provenance.seed].append(run.result.sequence)
+    found = {}
+    for name in ("none", "retrain"):
+        # A seed divides the items in its own way: what is equal is equal within one alone.
+        seeds = [_reference_of(name, blocks) for _, blocks in sorted(by_seed.items())]
+        if known := [steps for steps in seeds if steps]:
+            found[name] = _mean(known)
+    return found
+
+
+def _reference_of(name: str, blocks: Sequence[SequenceBlock]) -> Steps:
+    references = [block.reference for block in blocks]
+    metrics = middle([r.before if name == "none" else r.retain_model for r in references])
+    requests = len(blocks[0].steps)
+    steps = (_of_reference(metrics, number, requests) for number in range(1, requests + 1))
+    return list(steps) if metrics else []
+
+
+def _mean(seeds: Sequence[Steps]) -> Steps:
+    """Step by step, over the seeds that have a number."""
+    return [
+        {
+            told.key: mean(values)
+            for told in TOLD
+            if (values := [step[told.key] for step in steps if told.key in step])
+        }
+        for steps in zip(*seeds, strict=False)
     ]
-    requests = max((n for n, _ in blocks), default=0)
-    known = {
-        "none": middle([block.before for _, block in blocks]),
-        "retrain": middle([block.retain_model for _, block in blocks]),
-    }
-    return {
-        name: [_of_reference(metrics, number, requests) for number in range(1, requests + 1)]
-        for name, metrics in known.items()
-        if metrics
-    }
 
 
 def _of_reference(metrics: Sequence[Metric], number: int, requests: int) -> dict[str, float]:
