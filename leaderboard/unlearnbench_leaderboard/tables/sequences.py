@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlearnbench.results import Metric
+from unlearnbench.results import Metric, Result
 from unlearnbench.results.pooling import mean
-from unlearnbench.results.schema import SequenceBlock
 from unlearnbench_leaderboard.tables import rules
 from unlearnbench_leaderboard.tables.rows import Row
 from unlearnbench_leaderboard.tables.settings import middle
@@ -106,24 +105,23 @@ def reference_steps(rows: Iterable[Row]) -> dict[str, Steps]:
 
     They are what they are after every request: what differs is which items are earlier ones.
     """
-    by_seed: dict[int, list[SequenceBlock]] = defaultdict(list)
+    by_seed: dict[int, list[Result]] = defaultdict(list)
     for row in rows:
         for run in row.finished:
-            if run.result.sequence is not None:
-                by_seed[run.result.provenance.seed].append(run.result.sequence)
+            by_seed[run.result.provenance.seed].append(run.result)
     found = {}
     for name in ("none", "retrain"):
         # A seed divides the items in its own way: what is equal is equal within one alone.
-        seeds = [_reference_of(name, blocks) for _, blocks in sorted(by_seed.items())]
+        seeds = [_reference_of(name, results) for _, results in sorted(by_seed.items())]
         if known := [steps for steps in seeds if steps]:
             found[name] = _mean(known)
     return found
 
 
-def _reference_of(name: str, blocks: Sequence[SequenceBlock]) -> Steps:
-    references = [block.reference for block in blocks]
+def _reference_of(name: str, results: Sequence[Result]) -> Steps:
+    references = [result.sequence.reference for result in results if result.sequence is not None]
     metrics = middle([r.before if name == "none" else r.retain_model for r in references])
-    requests = len(blocks[0].steps)
+    requests = results[0].requests
     steps = (_of_reference(metrics, number, requests) for number in range(1, requests + 1))
     return list(steps) if metrics else []
 
