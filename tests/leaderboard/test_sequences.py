@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from tests.leaderboard.factory import entries, in_two, result, seeds
+from tests.leaderboard.factory import entries, in_two, metric, result, seeds
 from unlearnbench.results import Result
 from unlearnbench.results.outcome import labels
 from unlearnbench.results.pooling import configuration_key, setting_key
