@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -67,6 +69,55 @@ def test_what_is_written_installs_and_passes_at_once(kind: str, tmp_path: Path):
 
     tested = process("-m", "pytest", "-q", "-p", "no:cacheprovider", package, **here)
     assert tested.returncode == 0, tested.stdout
+
+
+def probe_tests(folder: Path, name: str, *changes: tuple[str, str]) -> dict[str, Any]:
+    """The tests that a new probe is written with, of a probe that its author has changed."""
+    files = render("probe", name)
+    code = files[f"src/{module_of(name)}/probe.py"]
+    for old, new_text in changes:
+        assert old in code
+        code = code.replace(old, new_text)
+    package = folder / module_of(name)
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "probe.py").write_text(code)
+    (folder / "test_it.py").write_text(files["tests/test_probe.py"])
+    found = runpy.run_path(str(folder / "test_it.py"))
+    return {name: test for name, test in found.items() if name.startswith("test_")}
+
+
+def test_the_tests_of_a_new_probe_name_no_option_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    tests = probe_tests(tmp_path, "slack-tide", ("scale", "strength"))
+    assert len(tests) == 2
+    for test in tests.values():
+        test()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new_text"),
+    [
+        ("left-changed", "with restored(model), torch.no_grad():", "with torch.no_grad():"),
+        ("above-one", '{"recovered": there,', '{"recovered": there + 1,'),
+        ("lacks-items", "strict=True)", "strict=True) if i.id != target.items[0].id"),
+        ("own-chance", ", generator=generator", ""),
+    ],
+)
+def test_the_tests_of_a_new_probe_bite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new_text: str
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    tests = probe_tests(tmp_path, name, (old, new_text))
+    failed = []
+    for told, test in tests.items():
+        try:
+            test()
+        except AssertionError:
+            failed.append(told)
+    assert failed
 
 
 @pytest.mark.parametrize("kind", KINDS)
