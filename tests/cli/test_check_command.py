@@ -102,6 +102,12 @@ def test_a_registered_task_is_checked_on_a_model_of_choice():
     [
         ([], "nothing to check: name methods or tasks, or FILE.py:Class."),
         (["romee"], 'no method or task is called "romee". Did you mean rome'),
+        (
+            ["relearn"],
+            '"relearn" is a probe, and there are no rules for probes yet: check tries methods and '
+            "tasks.",
+        ),
+        (["lm-eval"], '"lm-eval" is a utility, and there are no rules for utilities yet'),
         (["nano", "--kind", "method"], 'no method is called "nano"'),
         ([f"{TOYS}:Soun"], 'has no Method or Task subclass "Soun"'),
         (["rome", "--set", "room.steps=3"], '"room" is not checked. Checked: rome.'),

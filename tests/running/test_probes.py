@@ -526,6 +526,7 @@ def test_default_stands_for_the_suites_own(
     "probes,told",
     [
         (["peak"], "peek"),
+        (["defualt"], 'no probe is called "defualt". Did you mean default'),
         ([{"peek": {"itms": 3}}], "items"),
         ([{"peek": {"items": 0}}], "peek.items"),
         ([""], "write a name"),

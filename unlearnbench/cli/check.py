@@ -87,7 +87,7 @@ def command(
 def _loaded(name: str, kind: str | None) -> list[tuple[str, type[Any]]]:
     """The method or task of this name, or both."""
     from unlearnbench import plugins
-    from unlearnbench.errors import PluginError, unknown_name
+    from unlearnbench.errors import PluginError, UserError, unknown_name
     from unlearnbench.experiment import is_experiment, load_from_file
     from unlearnbench.method import Method
     from unlearnbench.running.plan import load_method, load_task
@@ -100,6 +100,13 @@ def _loaded(name: str, kind: str | None) -> list[tuple[str, type[Any]]]:
         return [("method" if issubclass(loaded, Method) else "task", loaded)]
     found = [k for k in kinds if any(p.name == name for p in plugins.plugins(k))]
     if not found:
+        others = [k for k in plugins.GROUPS if any(p.name == name for p in plugins.plugins(k))]
+        if others and kind is None:
+            raise UserError(
+                f'"{name}" is a {" and a ".join(others)}, and there are no rules for '
+                f"{' and '.join(plugins.PLURALS[k] for k in others)} yet: check tries methods and "
+                "tasks."
+            )
         known = {p.name for k in kinds for p in plugins.plugins(k)}
         raise PluginError(unknown_name(" or ".join(kinds), name, known))
     return [(k, load_method(name) if k == "method" else load_task(name)) for k in found]

@@ -351,7 +351,10 @@ def _probes(
             if given.get(name) and options and given[name] != options:
                 raise UserError(f"probe {name} is given twice with other options.")
             given[name] = {**given.get(name, {}), **options}
+    known = {plugin.name for plugin in plugins.plugins("probe")}
     for name in given:
+        if name not in known:
+            raise UserError(unknown_name("probe", name, {*known, DEFAULT_PROBES}))
         given[name] = {**given[name], **settings.get(name, {})}
         load_probe(name).configured(**given[name])  # raises on a wrong option
     return tuple(sorted(given)), {name: o for name, o in sorted(given.items()) if o}
