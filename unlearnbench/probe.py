@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 FORGET = "forget"
 #: The scores that every probe tells of an item: under attack, and (where it is asked) without.
 RECOVERED, RECALL = "recovered", "recall"
+#: The shares that are made of them.
+RECOVERY, EXCESS = "recovery", "excess"
 #: Two models whose means lie closer than this cannot be told apart by an attack: what lies
 #: between them is noise, and no share of it is taken.
 MIN_GAP = 0.05
@@ -169,14 +171,14 @@ class Probe(ABC, Generic[P]):
                 if told[name]
             }
             for name, value in (
-                ("recovery", recovery(records, before, weigh)),
-                ("excess", excess(records, before, retain_model, weigh)),
+                (RECOVERY, recovery(records, before, weigh)),
+                (EXCESS, excess(records, before, retain_model, weigh)),
             ):
                 if value is not None:
                     out[name, FORGET] = value
             return out
 
-        better: dict[object, bool] = dict.fromkeys((RECOVERED, RECALL, "recovery", "excess"), False)
+        better: dict[object, bool] = dict.fromkeys((RECOVERED, RECALL, RECOVERY, EXCESS), False)
         better |= {name: higher for name, higher in cls.scores.items() if higher is not None}
         made = summarise(
             "probes",

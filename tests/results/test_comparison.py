@@ -19,6 +19,7 @@ from tests import handmade
 from tests.plugin_site import plugin_site
 from unlearnbench import Comparison, Difference, Metric, Record, ResultError, metrics, plugins
 from unlearnbench.aggregation import column, every_replicate, summarise
+from unlearnbench.cli.compare_display import shown
 from unlearnbench.probe import Attacked, robustness
 from unlearnbench.results import load_result, verify
 from unlearnbench.results.comparison import (
@@ -597,11 +598,16 @@ def test_results_keep_the_replicates_of_headlines_alone_when_nobody_compares():
 # --- probes --------------------------------------------------------------------------------------
 
 PEEK = """
-    from unlearnbench import Probe
+    from unlearnbench import Probe, ProbeConfig
+
+    class Options(ProbeConfig):
+        items: int = 8
 
     class Peek(Probe):
         name = "peek"
         version = "2"
+        Config = Options
+        standard = True
 
         def attack(self, model, target, progress): ...
 """
@@ -611,15 +617,19 @@ def attacked(path: Path, recovered: float, *, standard: bool = False, **config: 
     """The result with a probe that brought so much of each of eight items out of its model."""
     store, result = unlearnbench.ResultStore(path.parent), load_result(path)
 
-    def told(value: float, name: str | None, folder: Path) -> tuple[list[Record], str, str]:
+    def told(
+        value: float, name: str | None, folder: Path, recall: float = 0.1
+    ) -> tuple[list[Record], str, str]:
         records = [
-            Record(f"{i}", "forget", f"author-{i}", {"recovered": value + i / 100, "recall": 0.1})
+            Record(
+                f"{i}", "forget", f"author-{i}", {"recovered": value + i / 100, "recall": recall}
+            )
             for i in range(8)
         ]
         return records, *store.save_records(folder, name, records)
 
     own, file, digest = told(recovered, f"{result.run_id}.probe-peek.records.jsonl.gz", path.parent)
-    before, before_file, before_digest = told(0.9, None, path.parents[1])
+    before, before_file, before_digest = told(0.9, None, path.parents[1], 0.8)
     retained, retain_file, retain_digest = told(0.2, None, path.parents[1])
     probe = plugins.load("probe", "peek")
 
@@ -659,11 +669,28 @@ def probes(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("probes")
-def test_what_an_attack_brings_back_is_compared_as_every_metric(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: ["peek"])
+@pytest.fixture
+def as_standard(probes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the suite's own."""
+    monkeypatch.setattr(plugins, "SUITE", "kit")
+
+
+def without_numbers(path: Path, status: str, message: str, *, untouched: bool = False) -> Path:
+    """The result with a probe that says why it has no numbers."""
+    block = {
+        "version": "2",
+        "distribution": "kit",
+        "standard": False,
+        "status": status,
+        "message": message,
+        "untouched": untouched,
+    }
+    unchanged = {"parameters_changed": 0} if untouched else {}
+    return edited(path, schema_version="1.4.0", probes={"peek": block}, cost=unchanged)
+
+
+@pytest.mark.usefixtures("as_standard")
+def test_what_an_attack_brings_back_is_compared_as_every_metric(tmp_path: Path):
     a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3, standard=True)
     b = attacked(handmade.outcome(tmp_path, "rome", forget=LOW), 0.6, standard=True)
     assert verify(a) == []
@@ -680,11 +707,8 @@ def test_what_an_attack_brings_back_is_compared_as_every_metric(
     assert not any(note.startswith("Probes of") for note in found.notes)
 
 
-@pytest.mark.usefixtures("probes")
-def test_an_attack_under_other_options_is_not_compared_nor_is_what_it_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("unlearnbench.running.plan.standard_probes", lambda: ["peek"])
+@pytest.mark.usefixtures("as_standard")
+def test_an_attack_under_other_options_is_not_compared_nor_is_what_it_makes(tmp_path: Path):
     a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3, standard=True, items=8)
     b = attacked(handmade.outcome(tmp_path, "rome", forget=LOW), 0.6, standard=True, items=9)
     found = compare(a, b)
@@ -698,6 +722,120 @@ def test_a_probe_that_one_side_faced_is_told(tmp_path: Path):
     found = compare(a, handmade.outcome(tmp_path, "rome", forget=LOW))
     assert metric(found, "recovered", "peek:forget").verdict == "only in A"
     assert "Probes of A: peek; of B: none." in found.notes
+
+
+@pytest.mark.usefixtures("probes")
+def test_what_a_probe_asks_without_its_attack_is_no_outcome_of_it(tmp_path: Path):
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3)
+    b = attacked(handmade.outcome(tmp_path, "rome", forget=LOW), 0.6)
+    assert {m.name for m in load_result(a).probes["peek"].metrics} == {
+        *("recovered", "recall", "recovery", "excess")
+    }
+    plain = compare(
+        handmade.outcome(tmp_path / "plain", "npo", forget=LOW),
+        handmade.outcome(tmp_path / "plain", "rome", forget=LOW),
+    )
+    found = compare(a, b)
+    assert [d.name for d in found.differences if d.split == "peek:forget"] == [
+        "recovered",
+        "excess",
+    ]
+    # Nor do they count among the metrics that p-values are adjusted for: 22 and these two.
+    others = [d for d in found.families[1] if d.p is not None]
+    assert len(others) == sum(d.p is not None for d in plain.families[1]) + 2 == 24
+    recovered = metric(found, "recovered", "peek:forget")
+    assert recovered.p is not None
+    assert recovered.adjusted_p == pytest.approx(recovered.p * 24 / 2)  # two alike, the least
+
+
+@pytest.mark.usefixtures("probes")
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_attack_that_untouched_weights_need_not_face_is_hidden_there(
+    tmp_path: Path, swapped: bool
+):
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.265)
+    b = without_numbers(
+        handmade.outcome(tmp_path, "ike", forget=LOW),
+        "not_applicable",
+        "The weights are as they were.",
+        untouched=True,
+    )
+    assert verify(b) == []
+    found = compare(b, a) if swapped else compare(a, b)
+    hidden = "A" if swapped else "B"
+    excess, recovered = (metric(found, name, "peek:forget") for name in ("excess", "recovered"))
+    for d in (excess, recovered):
+        absent = d.a_absent, d.b_absent
+        assert absent == (("hidden", None) if swapped else (None, "hidden"))
+        assert (d.verdict, d.reason, d.p) == ("not tested", f"hidden in {hidden}", None)
+    # 0.3 and 0.235 lie between 0.235 (0.2 and half of 0.07) and 0.935: 0.065 of 0.7.
+    ours = 0.065 / 0.7
+    assert (excess.a, excess.b) == pytest.approx((1, ours) if swapped else (ours, 1))
+    assert excess.value == pytest.approx((1 - ours) * (1 if swapped else -1))
+    assert recovered.value is None
+    assert (
+        f"probe peek of {hidden}: hidden (its weights are those of the model before unlearning, so "
+        "the attack need not be made; robustness counts an excess of 1)."
+    ) in found.notes
+    assert not any(n.startswith(("Probes of", "Not tested (hidden")) for n in found.notes)
+    cells = [line.split() for line in shown(found).splitlines() if line.startswith("excess")]
+    assert [row.index("hidden") for row in cells] == [
+        3 if swapped else 4
+    ]  # after name, arrow, split
+    assert "only in" not in shown(found)
+    (told,) = [m for m in found.as_document()["metrics"] if m["name"] == "excess"]
+    assert told["a_absent" if swapped else "b_absent"] == "hidden"
+
+
+@pytest.mark.usefixtures("probes")
+@pytest.mark.parametrize(("status", "word"), [("not_applicable", "n/a"), ("failed", "failed")])
+def test_why_a_probe_has_no_numbers_on_one_side_is_told(tmp_path: Path, status: str, word: str):
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3)
+    b = without_numbers(
+        handmade.outcome(tmp_path, "rome", forget=LOW), status, "no part \x1b[2Jof it is linear."
+    )
+    found = compare(a, b)
+    for name in ("excess", "recovered"):
+        d = metric(found, name, "peek:forget")
+        assert (d.b, d.value, d.b_absent, d.verdict) == (None, None, word, "not tested")
+    assert f"probe peek of B: {word} (no part �[2Jof it is linear)." in found.notes
+
+
+@pytest.mark.usefixtures("probes")
+def test_what_both_sides_lack_is_told_once(tmp_path: Path):
+    sides = [
+        without_numbers(
+            handmade.outcome(tmp_path, name, forget=LOW), "not_applicable", "nothing to ask."
+        )
+        for name in ("npo", "rome")
+    ]
+    assert "probe peek of A and B: n/a (nothing to ask)." in compare(*sides).notes
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_probe_of_some_seeds_says_of_how_many(tmp_path: Path):
+    some = [handmade.outcome(tmp_path, "npo", seed, forget=LOW) for seed in range(3)]
+    attacked(some[0], 0.3)
+    other = handmade.outcome(tmp_path, "rome", forget=LOW)
+    said = (
+        "Only 1 of 3 seeds of {}: probe peek. Means are over these seeds; no difference is tested."
+    )
+    found = compare(some, other)  # which the other side has not at all
+    d = metric(found, "recovered", "peek:forget")
+    assert (d.verdict, d.a_seeds, d.b_seeds) == ("only in A", 1, 0)
+    assert said.format("A") in found.notes
+    found = compare(attacked(other, 0.6), some)  # and which it has in full
+    d = metric(found, "recovered", "peek:forget")
+    assert (d.verdict, d.a_seeds, d.b_seeds) == ("not tested", 1, 1)
+    assert said.format("B") in found.notes
+    assert not any("missing in 2 of 3" in note for note in found.notes)
+    hidden = without_numbers(
+        other, "not_applicable", "The weights are as they were.", untouched=True
+    )
+    found = compare(some, hidden)  # the mean of one seed is not taken from what is told of all
+    excess = metric(found, "excess", "peek:forget")
+    assert (excess.b, excess.b_absent, excess.value) == (1, "hidden", None)
+    assert said.format("A") in found.notes
 
 
 @pytest.mark.usefixtures("probes")

@@ -123,8 +123,8 @@ def _row(difference: Difference, name: str, brief: bool) -> tuple[str, ...]:
     return (
         name,
         plain_line(d.split),
-        _number(d.a),
-        _number(d.b),
+        d.a_absent or _number(d.a),
+        d.b_absent or _number(d.b),
         _number(d.value, sign="+"),
         f"[{_number(d.low)}, {_number(d.high)}]" if d.low is not None else _NOTHING,
         _BRIEF.get(d.verdict, d.verdict) if brief else d.verdict,

@@ -8,7 +8,8 @@ corrections for the number of metrics.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -38,12 +39,12 @@ from unlearnbench.results.pooling import (
     setting_key,
 )
 from unlearnbench.results.run_id import utility_content
-from unlearnbench.results.schema import Headline, Metric
+from unlearnbench.results.schema import Headline, Metric, ProbeBlock
 from unlearnbench.results.store import plain_line
 from unlearnbench.results.verification import TOLERANCE
 
 #: Version of the document that `as_document` makes, and of the rules behind it.
-COMPARISON_VERSION = "1"
+COMPARISON_VERSION = "2"
 #: Wrong findings that are put up with: a share of the families of headline scores (Holm), and of
 #: the findings among the other metrics (Benjamini-Hochberg).
 ALPHA = 0.05
@@ -61,8 +62,13 @@ Verdict = Literal[
     "only in A",
     "only in B",
 ]
+#: What stands where a probe says why it has no number: its weights are those of the model before
+#: unlearning, so that the attack need not be made; it does not apply; it failed.
+Absent = Literal["hidden", "n/a", "failed"]
 #: The headline score that is made of the suite's own probes.
 ROBUSTNESS: Headline = "robustness"
+#: Characters of the reason that a probe gives.
+_REASON_WIDTH = 200
 _FOUND = ("A better", "B better", "differ")
 _HEADLINES = get_args(Headline)
 
@@ -76,7 +82,8 @@ class Difference:
         split: that it is about.
         headline: the score of a table that it is, if it is one.
         higher_is_better: None where neither end is.
-        a: the mean over the seeds of A; None where A has none.
+        a: the mean over the seeds of A that have it; None where none has. An excess that is hidden
+            is 1, as `robustness` counts it.
         b: the same of B.
         value: a - b; None where it would mean nothing.
         low: the lower end of its 95 % interval; None where there is none.
@@ -85,6 +92,10 @@ class Difference:
         adjusted_p: with regard to the other metrics of its family.
         verdict: what can be said.
         reason: why it was not tested.
+        a_seeds: how many seeds of A have it, or say why not.
+        b_seeds: the same of B.
+        a_absent: what a probe says in place of a number of A.
+        b_absent: the same of B.
     """
 
     name: str
@@ -100,6 +111,10 @@ class Difference:
     adjusted_p: float | None = None
     verdict: Verdict = "not tested"
     reason: str | None = None
+    a_seeds: int = 0
+    b_seeds: int = 0
+    a_absent: Absent | None = None
+    b_absent: Absent | None = None
 
     @property
     def found(self) -> bool:
@@ -185,6 +200,10 @@ class Comparison:
                     "higher_is_better": d.higher_is_better,
                     "a": _rounded(d.a),
                     "b": _rounded(d.b),
+                    "a_seeds": d.a_seeds,
+                    "b_seeds": d.b_seeds,
+                    "a_absent": d.a_absent,
+                    "b_absent": d.b_absent,
                     "difference": _rounded(d.value),
                     "ci_low": _rounded(d.low),
                     "ci_high": _rounded(d.high),
@@ -240,6 +259,8 @@ def _differences(a: Sequence[Measured], b: Sequence[Measured]) -> list[Differenc
         )
         for key in keys
     ]
+    absent = _absent(a), _absent(b)
+    made = [_with_what_is_absent(d, *absent, (len(a), len(b))) for d in made]
     splits = list(dict.fromkeys(split for _, split in keys))
     order = {name: place for place, name in enumerate(_HEADLINES)}
     return sorted(
@@ -277,6 +298,61 @@ def _measured_otherwise(runs: Sequence[Measured]) -> set[str]:
     return found | ({ROBUSTNESS} if found & counted else set())
 
 
+def _absent(runs: Sequence[Measured]) -> dict[str, tuple[Absent, int]]:
+    """Of each probe without numbers in all runs of a side: what stands there, in how many runs."""
+    blocks: dict[str, list[ProbeBlock]] = {}
+    for run in runs:
+        for name, block in run.run.result.probes.items():
+            blocks.setdefault(name, []).append(block)
+    found: dict[str, tuple[Absent, int]] = {}
+    for name, some in blocks.items():
+        words = {_word(block) for block in some}
+        if None not in words:
+            word: Absent = "failed" if "failed" in words else "n/a" if "n/a" in words else "hidden"
+            found[name] = word, len(some)
+    return found
+
+
+def _word(block: ProbeBlock) -> Absent | None:
+    if block.status == "ok":
+        return None
+    if block.untouched:
+        return "hidden"
+    return "failed" if block.status == "failed" else "n/a"
+
+
+def _with_what_is_absent(
+    difference: Difference,
+    in_a: Mapping[str, tuple[Absent, int]],
+    in_b: Mapping[str, tuple[Absent, int]],
+    runs: tuple[int, int],
+) -> Difference:
+    """A probe's metric that one side lacks, with what that side says of the probe."""
+    from unlearnbench.probe import EXCESS  # which needs this room
+
+    d, probe = difference, _prefix(difference)
+    if d.verdict == "only in A" and probe in in_b:
+        word, seeds = in_b[probe]
+        d = replace(d, b_absent=word, b_seeds=seeds, reason=f"{word} in B")
+    elif d.verdict == "only in B" and probe in in_a:
+        word, seeds = in_a[probe]
+        d = replace(d, a_absent=word, a_seeds=seeds, reason=f"{word} in A")
+    else:
+        return d
+    d = replace(d, verdict="not tested")
+    if word != "hidden" or d.name != EXCESS:
+        return d
+    d = replace(d, a=1.0 if d.a is None else d.a, b=1.0 if d.b is None else d.b)
+    if (d.a_seeds, d.b_seeds) != runs or d.a is None or d.b is None:
+        return d
+    return replace(d, value=d.a - d.b)
+
+
+def _prefix(difference: Difference) -> str:
+    """The probe that a metric is of, if it is one's."""
+    return difference.split.partition(":")[0]
+
+
 def paired_difference(
     a: Sequence[Metric | None],
     b: Sequence[Metric | None],
@@ -304,6 +380,8 @@ def paired_difference(
         higher_is_better=directions.pop() if len(directions) == 1 else None,
         a=mean([m.value for m in in_a]) if in_a else None,
         b=mean([m.value for m in in_b]) if in_b else None,
+        a_seeds=len(in_a),
+        b_seeds=len(in_b),
     )
     if told.a is None or told.b is None:
         return replace(told, verdict="only in A" if told.b is None else "only in B")
@@ -477,10 +555,25 @@ def _notes(
             f"A was chosen among {counted(a.cost.trials, 'trial')} and B among {b.cost.trials}: "
             "part of a difference may be the tuning."
         )
-    made = [_applied(side) for side in sides]
-    if made[0] != made[1]:
-        told = (", ".join(sorted(found)) or "none" for found in made)
+    asked = [{name for run in side.runs for name in run.result.probes} for side in sides]
+    if asked[0] != asked[1]:
+        told = (", ".join(sorted(found)) or "none" for found in asked)
         yield plain_line("Probes of A: {}; of B: {}.".format(*told))
+    yield from _without_numbers(sides)
+    probes = asked[0] | asked[1]
+    some_seeds_lack: set[int] = set()
+    for name, side, counts in (
+        ("A", sides[0], [d.a_seeds for d in differences]),
+        ("B", sides[1], [d.b_seeds for d in differences]),
+    ):
+        for number in sorted({n for n in counts if 0 < n < len(side.runs)}):
+            places = [place for place, n in enumerate(counts) if n == number]
+            some_seeds_lack.update(places)
+            yield plain_line(
+                f"Only {number} of {len(side.runs)} seeds of {name}: "
+                f"{_named(places, differences, probes)}. Means are over these seeds; no difference "
+                "is tested."
+            )
     fewest = _fewest_clusters(runs)
     if fewest is not None and fewest[1] < FEW_CLUSTERS:
         split, number = fewest
@@ -488,9 +581,16 @@ def _notes(
             f"{split} has {counted(number, 'cluster')} of items: with so few, intervals are too "
             "narrow."
         )
-    for reason in dict.fromkeys(d.reason for d in differences if d.reason is not None):
-        names = ", ".join(f"{d.name} ({d.split})" for d in differences if d.reason == reason)
-        yield plain_line(f"Not tested ({reason}): {names}.")
+    untold = {
+        place: d.reason
+        for place, d in enumerate(differences)
+        if d.reason is not None
+        and place not in some_seeds_lack
+        and d.a_absent is d.b_absent is None
+    }
+    for reason in dict.fromkeys(untold.values()):
+        places = [place for place, why in untold.items() if why == reason]
+        yield plain_line(f"Not tested ({reason}): {_named(places, differences, probes)}.")
     tested = [d for d in differences if d.low is not None and d.high is not None]
     beside = sum(not d.found and (d.low > 0 or d.high < 0) for d in tested)  # type: ignore[operator]
     if beside:
@@ -501,14 +601,54 @@ def _notes(
         )
 
 
-def _applied(side: Outcome) -> set[str]:
-    """The probes that attacked a run of it."""
-    return {
-        name
-        for run in side.runs
-        for name, block in run.result.probes.items()
-        if block.status == "ok"
-    }
+def _without_numbers(sides: Sequence[Outcome]) -> Iterator[str]:
+    """Why probes have no numbers, each reason once."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for name, side in zip("AB", sides, strict=True):
+        for run in side.runs:
+            for probe, block in run.result.probes.items():
+                word = _word(block)
+                if word is None:
+                    continue
+                why = block.message[:_REASON_WIDTH].rstrip(" .")
+                if word == "hidden":
+                    why = (
+                        "its weights are those of the model before unlearning, so the attack need "
+                        "not be made; robustness counts an excess of 1"
+                    )
+                found.setdefault(f"{word} ({why})", {}).setdefault(name, set()).add(probe)
+    for told, by_side in found.items():
+        alike = len(by_side) > 1 and by_side["A"] == by_side["B"]
+        for name, probes in [("A and B", by_side["A"])] if alike else by_side.items():
+            yield plain_line(f"{_probes(probes)} of {name}: {told}.")
+
+
+def _named(places: Sequence[int], differences: Sequence[Difference], probes: set[str]) -> str:
+    """These metrics; a probe or split of which all are among them by its own name."""
+
+    def family(d: Difference) -> str:
+        return _prefix(d) if _prefix(d) in probes else d.split
+
+    own = [differences[place] for place in places]
+    among, sizes = (Counter(map(family, some)) for some in (own, differences))
+    whole = {name for name, number in among.items() if number == sizes[name]}
+    attacks = whole & probes
+    out = []
+    if attacks:
+        out.append(
+            "all probes" if 1 < len(attacks) == len(probes & sizes.keys()) else _probes(attacks)
+        )
+    for d in own:
+        name = family(d)
+        if name in whole and name not in probes and sizes[name] > 1:
+            out.append(f"all of {name}")
+        elif name not in attacks:
+            out.append(f"{d.name} ({d.split})")
+    return ", ".join(dict.fromkeys(out))
+
+
+def _probes(names: Collection[str]) -> str:
+    return f"probe{'' if len(names) == 1 else 's'} {', '.join(sorted(names))}"
 
 
 def _fewest_clusters(runs: Sequence[Measured]) -> tuple[str, int] | None:

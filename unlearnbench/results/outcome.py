@@ -72,8 +72,8 @@ class Measured:
     """The metrics of a run.
 
     Attributes:
-        metrics: its own and its probes', with the replicates of all where they were made again from
-            the records.
+        metrics: its own and its probes' (but `recall` and `recovery`, docs/metrics.md), with the
+            replicates of all where they were made again from the records.
         items: that the task measured; None where there are no records.
         stated: why the metrics are only those that the file states; None where they are not.
     """
@@ -284,13 +284,19 @@ def _brief(value: object) -> str:
 
 
 def _all(metrics: Sequence[Metric], attacks: Mapping[str, Sequence[Metric]]) -> tuple[Metric, ...]:
-    """The metrics of a run, those of its probes under splits of their own."""
+    """The metrics of a run, and of its probes under splits of their own what an attack comes to."""
+    from unlearnbench.probe import RECALL, RECOVERY  # which needs this room
+
+    # Every probe tells `recall`, and no attack was made for it. `recovery` is a share of what this
+    # very model forgot: two models on which an attack finds the same differ in it.
+    no_outcome = (RECALL, RECOVERY)
     return (
         *metrics,
         *(
             m.model_copy(update={"split": split_of_probe(name, m.split), "headline": None})
             for name, some in sorted(attacks.items())
             for m in some
+            if m.name not in no_outcome
         ),
     )
 
