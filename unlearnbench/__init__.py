@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from unlearnbench.probe import Probe, ProbeConfig, Target
     from unlearnbench.request import Example, ForgetRequest
     from unlearnbench.results import Metric, Record, Result, ResultStore, load_records
-    from unlearnbench.results.comparison import Comparison, Difference, compare
+    from unlearnbench.results.comparison import Comparison, compare
+    from unlearnbench.results.difference import Difference
     from unlearnbench.running import run
     from unlearnbench.search import Around, Choice, LogUniform, Uniform
     from unlearnbench.task import DataDescription, ForgetItem, Task, TaskConfig
@@ -95,7 +96,8 @@ _HOMES = {
     "probe": ("Probe", "ProbeConfig", "Target"),
     "request": ("Example", "ForgetRequest"),
     "results": ("Metric", "Record", "Result", "ResultStore", "load_records"),
-    "results.comparison": ("Comparison", "Difference", "compare"),
+    "results.comparison": ("Comparison", "compare"),
+    "results.difference": ("Difference",),
     "running": ("run",),
     "search": ("Around", "Choice", "LogUniform", "Uniform"),
     "task": ("DataDescription", "ForgetItem", "Task", "TaskConfig"),

@@ -22,13 +22,8 @@ from unlearnbench.aggregation import column, every_replicate, summarise
 from unlearnbench.cli.compare_display import shown
 from unlearnbench.probe import Attacked, robustness
 from unlearnbench.results import load_result, verify
-from unlearnbench.results.comparison import (
-    benjamini_hochberg,
-    compare,
-    holm,
-    paired_difference,
-    two_sided_p,
-)
+from unlearnbench.results.comparison import benjamini_hochberg, compare, holm
+from unlearnbench.results.difference import paired_difference, two_sided_p
 from unlearnbench.results.schema import ErrorBlock
 
 LOW = (0.1, 0.2, 0.3, 0.25, 0.15, 0.2, 0.1, 0.3)

@@ -10,7 +10,8 @@ import click
 from tabulate import tabulate
 
 from unlearnbench.errors import counted
-from unlearnbench.results.comparison import Comparison, Difference
+from unlearnbench.results.comparison import Comparison
+from unlearnbench.results.difference import Difference
 from unlearnbench.results.outcome import Outcome
 from unlearnbench.results.store import plain_line
 from unlearnbench.results.verification import TOLERANCE
