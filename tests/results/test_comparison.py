@@ -603,6 +603,8 @@ PEEK = """
         version = "2"
         Config = Options
         standard = True
+        reads_weights = True
+        adjustable = frozenset({"items"})
 
         def attack(self, model, target, progress): ...
 """
@@ -635,7 +637,7 @@ def attacked(path: Path, recovered: float, *, standard: bool = False, **config: 
     block = {
         "version": "2",
         "distribution": "kit",
-        "config": config,
+        "config": {"items": 8, **config},
         "standard": standard,
         "status": "ok",
         "metrics": made(own),
@@ -675,6 +677,7 @@ def without_numbers(path: Path, status: str, message: str, *, untouched: bool = 
     block = {
         "version": "2",
         "distribution": "kit",
+        "config": {"items": 8},
         "standard": False,
         "status": status,
         "message": message,
@@ -769,7 +772,7 @@ def test_an_attack_that_untouched_weights_need_not_face_is_hidden_there(
     assert excess.value == pytest.approx((1 - ours) * (1 if swapped else -1))
     assert recovered.value is None
     assert (
-        f"probe peek of {hidden}: hidden (its weights are those of the model before unlearning, so "
+        f"Probe peek of {hidden}: hidden (its weights are those of the model before unlearning, so "
         "the attack need not be made; robustness counts an excess of 1)."
     ) in found.notes
     assert not any(n.startswith(("Probes of", "Not tested (hidden")) for n in found.notes)
@@ -793,7 +796,7 @@ def test_why_a_probe_has_no_numbers_on_one_side_is_told(tmp_path: Path, status: 
     for name in ("excess", "recovered"):
         d = metric(found, name, "peek:forget")
         assert (d.b, d.value, d.b_absent, d.verdict) == (None, None, word, "not tested")
-    assert f"probe peek of B: {word} (no part �[2Jof it is linear)." in found.notes
+    assert f"Probe peek of B: {word} (no part �[2Jof it is linear)." in found.notes
 
 
 @pytest.mark.usefixtures("probes")
@@ -804,7 +807,7 @@ def test_what_both_sides_lack_is_told_once(tmp_path: Path):
         )
         for name in ("npo", "rome")
     ]
-    assert "probe peek of A and B: n/a (nothing to ask)." in compare(*sides).notes
+    assert "Probe peek of A and B: n/a (nothing to ask)." in compare(*sides).notes
 
 
 @pytest.mark.usefixtures("probes")

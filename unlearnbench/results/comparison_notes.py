@@ -120,7 +120,7 @@ def _without_numbers(sides: Sequence[Outcome]) -> Iterator[str]:
     for told, by_side in found.items():
         alike = len(by_side) > 1 and by_side["A"] == by_side["B"]
         for name, probes in [("A and B", by_side["A"])] if alike else by_side.items():
-            yield plain_line(f"{_probes(probes)} of {name}: {told}.")
+            yield plain_line(f"P{_probes(probes)[1:]} of {name}: {told}.")
 
 
 def _named(places: Sequence[int], differences: Sequence[Difference], probes: set[str]) -> str:

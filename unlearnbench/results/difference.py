@@ -161,10 +161,10 @@ def _absent(runs: Sequence[Measured]) -> dict[str, tuple[Absent, int]]:
 
 
 def absent_word(block: ProbeBlock) -> Absent | None:
+    if block.untouched:  # whatever an attack through the wrapper finds
+        return "hidden"
     if block.status == "ok":
         return None
-    if block.untouched:
-        return "hidden"
     return "failed" if block.status == "failed" else "n/a"
 
 
