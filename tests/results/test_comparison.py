@@ -786,6 +786,19 @@ def test_an_attack_that_untouched_weights_need_not_face_is_hidden_there(
 
 
 @pytest.mark.usefixtures("probes")
+def test_the_excess_of_untouched_weights_is_hidden_though_they_were_attacked(tmp_path: Path):
+    a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3)
+    b = attacked(handmade.outcome(tmp_path, "ike", forget=LOW), 0.2)
+    document = json.loads(b.read_text())
+    document["probes"]["peek"]["untouched"] = True
+    edited(b, probes=document["probes"], cost={"parameters_changed": 0})
+    found = compare(a, b)
+    assert metric(found, "recovered", "peek:forget").value == pytest.approx(0.1)
+    excess = metric(found, "excess", "peek:forget")
+    assert (excess.b, excess.b_absent, excess.verdict) == (1, "hidden", "not tested")
+
+
+@pytest.mark.usefixtures("probes")
 @pytest.mark.parametrize(("status", "word"), [("not_applicable", "n/a"), ("failed", "failed")])
 def test_why_a_probe_has_no_numbers_on_one_side_is_told(tmp_path: Path, status: str, word: str):
     a = attacked(handmade.outcome(tmp_path, "npo", forget=LOW), 0.3)

@@ -149,10 +149,10 @@ def measured(outcome: Outcome) -> list[Measured]:
         made = remade(result, run.path)
         if isinstance(made, str):
             attacks = {name: block.metrics for name, block in result.probes.items()}
-            found.append(Measured(run, _all(result.metrics, attacks), None, made))
+            found.append(Measured(run, _all(result, result.metrics, attacks), None, made))
         else:
             own = _items(of_the_task(made.records, result.utilities))
-            found.append(Measured(run, _all(made.metrics, made.probes), own, None))
+            found.append(Measured(run, _all(result, made.metrics, made.probes), own, None))
     return found
 
 
@@ -283,9 +283,11 @@ def _brief(value: object) -> str:
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}…"
 
 
-def _all(metrics: Sequence[Metric], attacks: Mapping[str, Sequence[Metric]]) -> tuple[Metric, ...]:
+def _all(
+    result: Result, metrics: Sequence[Metric], attacks: Mapping[str, Sequence[Metric]]
+) -> tuple[Metric, ...]:
     """The metrics of a run, and of its probes under splits of their own what an attack comes to."""
-    from unlearnbench.probe import RECALL, RECOVERY  # which needs this room
+    from unlearnbench.probe import EXCESS, RECALL, RECOVERY  # which needs this room
 
     # Every probe tells `recall`, and no attack was made for it. `recovery` is a share of what this
     # very model forgot: two models on which an attack finds the same differ in it.
@@ -297,6 +299,8 @@ def _all(metrics: Sequence[Metric], attacks: Mapping[str, Sequence[Metric]]) -> 
             for name, some in sorted(attacks.items())
             for m in some
             if m.name not in no_outcome
+            # Whoever has untouched weights has all, whatever is found through their wrapper.
+            and not (m.name == EXCESS and result.probes[name].untouched)
         ),
     )
 
