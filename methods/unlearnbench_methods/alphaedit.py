@@ -56,6 +56,7 @@ class AlphaEdit(Method[AlphaEditConfig]):
     """Rewrites forget facts in batches, in the null space of what is to be kept."""
 
     name = "alphaedit"
+    version = "2"  # contexts are drawn otherwise since
     Config = AlphaEditConfig
     guarantee = "knowledge-removal"
     source = "arXiv:2410.02355"

@@ -47,6 +47,7 @@ class Memit(Method[MemitConfig]):
     """Rewrites all forget facts together, over a window of layers."""
 
     name = "memit"
+    version = "2"  # contexts are drawn otherwise since
     Config = MemitConfig
     guarantee = "knowledge-removal"
     source = "arXiv:2210.07229"

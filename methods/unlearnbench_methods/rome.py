@@ -59,6 +59,7 @@ class Rome(Method[RomeConfig]):
     """Rewrites each forget fact by a rank-one update, one after the other."""
 
     name = "rome"
+    version = "2"  # contexts are drawn otherwise since
     Config = RomeConfig
     guarantee = "knowledge-removal"
     source = "arXiv:2202.05262"

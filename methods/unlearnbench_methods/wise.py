@@ -83,6 +83,7 @@ class Wise(Method[WiseConfig]):
     """Learns each edit in a side memory, one after the other."""
 
     name = "wise"
+    version = "2"  # contexts are drawn otherwise since
     Config = WiseConfig
     guarantee = "suppression"
     source = "arXiv:2405.14768"

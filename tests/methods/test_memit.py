@@ -277,7 +277,7 @@ def test_an_edit_makes_the_targets_likelier_in_either_precision(family: str) -> 
         return before - nll(method.unlearn(model, request))
 
     exact, rounded = fallen(torch.float32), fallen(torch.bfloat16)
-    assert exact > 0.2
+    assert exact > 0.1
     assert rounded == pytest.approx(exact, rel=0.3)
 
 
