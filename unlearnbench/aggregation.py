@@ -139,6 +139,11 @@ def _drawn(task: str, split: str, clusters: tuple[str, ...]) -> NDArray[np.int64
 _drawn_once = lru_cache(maxsize=16)(_drawn)
 
 
+def without_replicates(metrics: Sequence[Metric]) -> list[Metric]:
+    """The metrics of a reference: its own row, where it has one, carries the replicates."""
+    return [m.model_copy(update={"replicates": None}) for m in metrics]
+
+
 def column(records: Sequence[Record], split: str, name: str) -> NDArray[np.float64]:
     """One score of every item of a split, in the records' order, float64 [n]."""
     return np.array([r.scores[name] for r in records if r.split == split], dtype=np.float64)

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from unlearnbench.errors import UserError, unknown_name, wrong_value
+from unlearnbench.options import checked_options
 from unlearnbench.plugins import API_VERSION
 from unlearnbench.request import EDIT_TARGETS, ForgetRequest
 
@@ -127,15 +127,10 @@ class Method(ABC, Generic[C]):
         Raises:
             UserError: an unknown hyperparameter (with the nearest ones) or a value out of bounds.
         """
-        unknown = [key for key in values if key not in cls.Config.model_fields]
-        if unknown:
-            raise UserError(
-                unknown_name(f"hyperparameter of {cls.name}", unknown[0], cls.Config.model_fields)
-            )
-        try:
-            return cls(cls.Config(**values))  # type: ignore[arg-type]
-        except ValidationError as error:
-            raise UserError(_first_fault(cls.name, error)) from error
+        options = checked_options(
+            cls.Config, values, f"hyperparameter of {cls.name}", f"{cls.name}."
+        )
+        return cls(options)  # type: ignore[arg-type]
 
 
 def target_fault(method: Method[Any]) -> str | None:
@@ -152,9 +147,3 @@ def target_fault(method: Method[Any]) -> str | None:
 def outside_scope(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The parameter names that none of the shell `patterns` admits."""
     return [n for n in names if not any(fnmatch.fnmatchcase(n, p) for p in patterns)]
-
-
-def _first_fault(method: str, error: ValidationError) -> str:
-    fault = error.errors()[0]
-    field = ".".join([method, *map(str, fault["loc"])])
-    return wrong_value(field, fault)

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from unlearnbench import metrics
 from unlearnbench.aggregation import Values, Weigh, column, summarise
-from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.method import Progress, silent
+from unlearnbench.options import checked_options
 from unlearnbench.plugins import API_VERSION
 from unlearnbench.request import ForgetRequest
 from unlearnbench.results.records import Record
@@ -197,17 +197,8 @@ class Probe(ABC, Generic[P]):
         Raises:
             UserError: an unknown option (with the nearest ones) or value.
         """
-        unknown = [key for key in values if key not in cls.Config.model_fields]
-        if unknown:
-            raise UserError(
-                unknown_name(f"option of probe {cls.name}", unknown[0], cls.Config.model_fields)
-            )
-        try:
-            return cls(cls.Config(**values))  # type: ignore[arg-type]
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join([cls.name, *map(str, fault["loc"])])
-            raise UserError(wrong_value(where, fault)) from error
+        options = checked_options(cls.Config, values, f"option of probe {cls.name}", f"{cls.name}.")
+        return cls(options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.method import Guarantee, Progress, silent
 from unlearnbench.models.entry import ModelEntry
+from unlearnbench.options import checked_options
 from unlearnbench.plugins import API_VERSION
 from unlearnbench.request import Example, ForgetRequest
 from unlearnbench.results.records import Record
@@ -239,14 +239,7 @@ class Task(ABC, Generic[T]):
         Raises:
             UserError: an unknown option (with the nearest ones) or value.
         """
-        unknown = [key for key in values if key not in cls.Config.model_fields]
-        if unknown:
-            raise UserError(
-                unknown_name(f"option of task {cls.name}", unknown[0], cls.Config.model_fields)
-            )
-        try:
-            return cls(cls.Config(**values))  # type: ignore[arg-type]
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ", ".join([f"task {cls.name}", *map(str, fault["loc"])])
-            raise UserError(wrong_value(where, fault)) from error
+        options = checked_options(
+            cls.Config, values, f"option of task {cls.name}", f"task {cls.name}, "
+        )
+        return cls(options)  # type: ignore[arg-type]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from unlearnbench.errors import UserError, unknown_name, wrong_value
 from unlearnbench.method import Progress, silent
+from unlearnbench.options import checked_options
 from unlearnbench.plugins import API_VERSION
 from unlearnbench.results.records import Record
 from unlearnbench.results.schema import Metric, UtilityBlock
@@ -113,17 +113,10 @@ class Utility(ABC, Generic[U]):
         Raises:
             UserError: an unknown option (with the nearest ones) or value.
         """
-        unknown = [key for key in values if key not in cls.Config.model_fields]
-        if unknown:
-            raise UserError(
-                unknown_name(f"option of utility {cls.name}", unknown[0], cls.Config.model_fields)
-            )
-        try:
-            return cls(cls.Config(**values))  # type: ignore[arg-type]
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join([cls.name, *map(str, fault["loc"])])
-            raise UserError(wrong_value(where, fault)) from error
+        options = checked_options(
+            cls.Config, values, f"option of utility {cls.name}", f"{cls.name}."
+        )
+        return cls(options)  # type: ignore[arg-type]
 
     def portable_options(self) -> dict[str, Any]:
         """The options that are set and mean the same on another machine; the content of a folder

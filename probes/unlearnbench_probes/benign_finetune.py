@@ -25,6 +25,7 @@ from unlearnbench_probes.fine_tuning import (
     FineTuningConfig,
     fine_tuned,
     tested,
+    told_apart,
     untouched_weights,
 )
 
@@ -65,12 +66,7 @@ class BenignFinetune(Probe[FineTuningConfig]):
         recall = tested(target, model, target.items)
         with fine_tuned(model, unrelated(target), config, target.seed, told):
             recovered = tested(target, model, target.items)
-        return [
-            Record(
-                i.id, "forget", i.cluster, {"recall": recall[i.id], "recovered": recovered[i.id]}
-            )
-            for i in target.items
-        ]
+        return told_apart(target, recall, recovered)
 
 
 def unrelated(target: Target) -> list[Example]:

@@ -9,14 +9,14 @@ parameter on the device: 18 GB at 1 B parameters, 144 GB at 8 B.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from unlearnbench import Diverged, Example, ForgetItem, ProbeConfig, Target, metrics
+from unlearnbench import Diverged, Example, ForgetItem, ProbeConfig, Record, Target, metrics
 
 if TYPE_CHECKING:
     import torch
@@ -188,3 +188,13 @@ def tested(target: Target, model: LanguageModel, items: Sequence[ForgetItem]) ->
     """How much of each item's answer the model gives, by its id."""
     recalled = target.task.recall(model, items)
     return {item.id: share for item, share in zip(items, recalled, strict=True)}
+
+
+def told_apart(
+    target: Target, recall: Mapping[str, float], recovered: Mapping[str, float]
+) -> list[Record]:
+    """The record of each item: what was recalled before the training, and what after, by id."""
+    return [
+        Record(i.id, "forget", i.cluster, {"recall": recall[i.id], "recovered": recovered[i.id]})
+        for i in target.items
+    ]

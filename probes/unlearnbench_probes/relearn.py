@@ -23,7 +23,13 @@ from unlearnbench import (
     metrics,
     silent,
 )
-from unlearnbench_probes.fine_tuning import FineTuningConfig, fine_tuned, tested, untouched_weights
+from unlearnbench_probes.fine_tuning import (
+    FineTuningConfig,
+    fine_tuned,
+    tested,
+    told_apart,
+    untouched_weights,
+)
 
 if TYPE_CHECKING:
     from unlearnbench import LanguageModel
@@ -87,12 +93,7 @@ class Relearn(Probe[RelearnConfig]):
 
             with fine_tuned(model, turn.learnt, config, target.seed, told):
                 recovered |= tested(target, model, turn.asked)
-        return [
-            Record(
-                i.id, "forget", i.cluster, {"recall": recall[i.id], "recovered": recovered[i.id]}
-            )
-            for i in target.items
-        ]
+        return told_apart(target, recall, recovered)
 
 
 def turns(target: Target, folds: int) -> list[Turn]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from unlearnbench import plugins
+from unlearnbench.aggregation import without_replicates
 from unlearnbench.cache import content_key
 from unlearnbench.errors import Diverged, ResultError, UserError
 from unlearnbench.experiment import file_of, is_experiment
@@ -363,8 +364,8 @@ class JobRunner:
             requests=identity.requests,
             metrics=[*aggregate(records), *robustness_of(*probes)],
             reference=ReferenceBlock(
-                before=_bare(aggregate(before)),
-                retain_model=_bare(aggregate(retained)) if retained else [],
+                before=without_replicates(aggregate(before)),
+                retain_model=without_replicates(aggregate(retained)) if retained else [],
             ),
             cost=CostBlock(
                 unlearn_seconds=round(sum(step.seconds for step in work.steps), 3),
@@ -822,8 +823,3 @@ def _identity(model: LanguageModel) -> ModelIdentity:
 
 def _trials(method: MethodBlock) -> int:
     return method.tuning.trials if method.tuning else 0
-
-
-def _bare(metrics: list[Metric]) -> list[Metric]:
-    """Reference metrics without their replicates (the references' own rows carry those)."""
-    return [m.model_copy(update={"replicates": None}) for m in metrics]

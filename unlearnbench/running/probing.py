@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench import plugins
+from unlearnbench.aggregation import without_replicates
 from unlearnbench.cache import content_key
 from unlearnbench.errors import ResultError
 from unlearnbench.method import Progress
@@ -202,8 +203,8 @@ def block_of(
     try:
         own = aggregate(on_unlearned.records)
         reference = ReferenceBlock(
-            before=_bare(aggregate(on_before.records)),
-            retain_model=_bare(aggregate(on_oracle.records))
+            before=without_replicates(aggregate(on_before.records)),
+            retain_model=without_replicates(aggregate(on_oracle.records))
             if on_oracle is not None and on_oracle.records is not None
             else [],
         )
@@ -281,7 +282,3 @@ def _told(error: Exception, task: str) -> str:
     if not may_hold_text(task):  # the message may quote an item
         return kind
     return f"{kind}: {without_folders(str(error))}".removesuffix(": ")
-
-
-def _bare(metrics: list[Metric]) -> list[Metric]:
-    return [m.model_copy(update={"replicates": None}) for m in metrics]
