@@ -7,12 +7,14 @@ as if it were the only one (tree attention; Miao et al. 2024, arXiv 2305.09781, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from unlearnbench.models.path_attention import PathAttention, segments
 from unlearnbench.models.prompt_formats import Encoded
 from unlearnbench.models.steering import UNSTEERED, Steering
 
@@ -51,31 +53,54 @@ class Tree:
     """Continuations that begin alike, joined at what they begin with.
 
     `ids`, `parents` [nodes]: each token and the node before it, -1 at the root; a parent stands
-    before its children. `predicting`: for each continuation the nodes that predict its tokens.
+    before its children. For each continuation `paths` has its nodes from the root on, and `starts`
+    where its answer starts in it.
     """
 
     ids: tuple[int, ...]
     parents: tuple[int, ...]
-    predicting: tuple[tuple[int, ...], ...]
+    paths: tuple[tuple[int, ...], ...]
+    starts: tuple[int, ...]
 
     @classmethod
     def of(cls, answers: Sequence[Encoded]) -> Tree:
         """Each continuation without its last token, which predicts nothing that is asked."""
-        known: dict[tuple[int, int], int] = {}
         ids: list[int] = []
         parents: list[int] = []
-        predicting = []
-        for answer in answers:
-            node, path = -1, []
-            for token in answer.ids[:-1]:
-                place = known.setdefault((node, token), len(ids))
-                if place == len(ids):
-                    ids.append(token)
-                    parents.append(node)
-                node = place
-                path.append(node)
-            predicting.append(tuple(path[answer.start - 1 :]))
-        return cls(tuple(ids), tuple(parents), tuple(predicting))
+        paths: list[tuple[int, ...]] = []
+        for number, answer in enumerate(answers):
+            # It leaves the earlier ones where it leaves the one that it is longest like.
+            shared, like = 0, 0
+            for earlier in range(number):
+                alike = _alike(answers[earlier].ids[:-1], answer.ids[:-1], shared)
+                if alike > shared:
+                    shared, like = alike, earlier
+            beginning = paths[like][:shared] if shared else ()
+            new = range(len(ids), len(ids) + len(answer.ids) - 1 - shared)
+            parents += [beginning[-1] if shared else -1, *new[:-1]][: len(new)]
+            ids += answer.ids[shared:-1]
+            paths.append((*beginning, *new))
+        return cls(tuple(ids), tuple(parents), tuple(paths), tuple(a.start for a in answers))
+
+    @property
+    def predicting(self) -> list[tuple[int, ...]]:
+        """For each continuation the nodes that predict its tokens."""
+        return [path[start - 1 :] for path, start in zip(self.paths, self.starts, strict=True)]
+
+
+def _alike(one: tuple[int, ...], other: tuple[int, ...], known: int) -> int:
+    """How many tokens both begin with; `known` where these are no more."""
+    most = min(len(one), len(other))
+    if most <= known or one[: known + 1] != other[: known + 1]:
+        return known
+    least = known + 1
+    while least < most:
+        middle = (least + most + 1) // 2
+        if one[least:middle] == other[least:middle]:
+            least = middle
+        else:
+            most = middle - 1
+    return least
 
 
 def takes_trees(model: LanguageModel, answers: Sequence[Encoded], steering: Steering) -> bool:
@@ -106,28 +131,35 @@ def fits_windows(model: LanguageModel, nodes: int) -> bool:
 def forward_trees(model: LanguageModel, trees: Sequence[Tree]) -> torch.Tensor:
     """The hidden states [trees, nodes, d] after the final norm, right-padded."""
     width = max(len(t.ids) for t in trees)
-    ids = torch.zeros(len(trees), width, dtype=torch.long)
-    depths = torch.zeros(len(trees), width, dtype=torch.long)
+    ids = np.zeros((len(trees), width), dtype=np.int64)
+    depths = np.zeros((len(trees), width), dtype=np.int64)
     sees = np.zeros((len(trees), width, width), dtype=bool)
     # Padding too: a token that attends to nothing has no number.
     sees[:, range(width), range(width)] = True
     for row, tree in enumerate(trees):
-        depth: list[int] = []
-        for node, parent in enumerate(tree.parents):
-            depth.append(depth[parent] + 1 if parent >= 0 else 0)
-            if parent >= 0:
-                sees[row, node, :node] = sees[row, parent, :node]
-        ids[row, : len(depth)] = torch.tensor(tree.ids)
-        depths[row, : len(depth)] = torch.tensor(depth)
+        ids[row, : len(tree.ids)] = tree.ids
+    below = np.tri(width, dtype=bool)
+    found = segments(trees)
+    for s in found:
+        own = slice(s.path[-s.own], s.path[-1] + 1)
+        sees[s.tree, own, list(s.path[: -s.own])] = True
+        sees[s.tree, own, own] = below[: s.own, : s.own]
+        depths[s.tree, own] = range(len(s.path) - s.own, len(s.path))
     mask = torch.from_numpy(sees)[:, None].to(model.device)  # [trees, 1, nodes, nodes]
     if model.hf.config._attn_implementation == "eager":  # it adds the mask to the scores
         scores = torch.zeros(mask.shape, dtype=model.dtype, device=model.device)
         mask = scores.masked_fill(~mask, torch.finfo(model.dtype).min)
-    model.forward_tokens += ids.numel()
-    output: torch.Tensor = model.hf.base_model(
-        input_ids=ids.to(model.device),
-        attention_mask=mask,
-        position_ids=depths.to(model.device),
-        use_cache=False,
-    ).last_hidden_state
+    by_paths: AbstractContextManager[Any] = nullcontext()
+    if model.device.type == "cpu":
+        attention = PathAttention(found, mask)
+        if attention.pairs < 0.5 * sees.size:
+            by_paths = attention
+    model.forward_tokens += ids.size
+    with by_paths:
+        output: torch.Tensor = model.hf.base_model(
+            input_ids=torch.from_numpy(ids).to(model.device),
+            attention_mask=mask,
+            position_ids=torch.from_numpy(depths).to(model.device),
+            use_cache=False,
+        ).last_hidden_state
     return output
