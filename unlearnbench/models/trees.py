@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from unlearnbench.models.batching import sent
 from unlearnbench.models.path_attention import PathAttention, segments
 from unlearnbench.models.prompt_formats import Encoded
 from unlearnbench.models.steering import UNSTEERED, Steering
@@ -108,12 +109,16 @@ def takes_trees(model: LanguageModel, answers: Sequence[Encoded], steering: Stee
 
     Not where a wrapped model steers by the prompt's last token and that is not one node for all.
     """
+    return reads_causally(model) and (steering is UNSTEERED or _one_end(answers))
+
+
+def reads_causally(model: LanguageModel) -> bool:
+    """Whether nothing but `position_ids` and the mask tells the network what precedes a token."""
     config, network = model.hf.config, type(model.hf.base_model)
     return (
         config.model_type in ARCHITECTURES
         and network.__module__.startswith("transformers.")  # not code that a model brings
         and config._attn_implementation in _TAKE_A_MASK
-        and (steering is UNSTEERED or _one_end(answers))
     )
 
 
@@ -145,7 +150,7 @@ def forward_trees(model: LanguageModel, trees: Sequence[Tree]) -> torch.Tensor:
         sees[s.tree, own, list(s.path[: -s.own])] = True
         sees[s.tree, own, own] = below[: s.own, : s.own]
         depths[s.tree, own] = range(len(s.path) - s.own, len(s.path))
-    mask = torch.from_numpy(sees)[:, None].to(model.device)  # [trees, 1, nodes, nodes]
+    mask = sent(sees[:, None], model.device)  # [trees, 1, nodes, nodes]
     if model.hf.config._attn_implementation == "eager":  # it adds the mask to the scores
         scores = torch.zeros(mask.shape, dtype=model.dtype, device=model.device)
         mask = scores.masked_fill(~mask, torch.finfo(model.dtype).min)
@@ -157,9 +162,9 @@ def forward_trees(model: LanguageModel, trees: Sequence[Tree]) -> torch.Tensor:
     model.forward_tokens += ids.size
     with by_paths:
         output: torch.Tensor = model.hf.base_model(
-            input_ids=torch.from_numpy(ids).to(model.device),
+            input_ids=sent(ids, model.device),
             attention_mask=mask,
-            position_ids=torch.from_numpy(depths).to(model.device),
+            position_ids=sent(depths, model.device),
             use_cache=False,
         ).last_hidden_state
     return output
