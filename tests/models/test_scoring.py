@@ -14,8 +14,9 @@ from tests.models import reference
 from tests.models.architectures import OTHERS, SETTINGS, language_model, network
 from tests.models.tokenization import tokenizer
 from unlearnbench.errors import ModelError, UserError
-from unlearnbench.models import LanguageModel, RawFormat
+from unlearnbench.models import LanguageModel, RawFormat, scoring
 from unlearnbench.models.scoring import check_head
+from unlearnbench.models.trees import ARCHITECTURES
 
 PROMPTS = [
     "Where was Odalys Trenwick, who wrote the Kettle Verses, born?",
@@ -534,3 +535,59 @@ def test_a_last_token_predicts_nothing_and_is_not_run():
     model = language_model()
     model.score(["Who?"], [["In Vellmore."]])
     assert model.forward_tokens == len(model.encode("Who?", "In Vellmore.").ids) - 1
+
+
+def test_a_batch_is_read_when_the_next_is_on_its_way(monkeypatch):
+    model = language_model()
+    model.budget.tokens = 1  # a row a batch
+    events: list[str] = []
+    start, read = scoring._score_keys, scoring._Asked.answer
+    monkeypatch.setattr(
+        scoring, "_score_keys", lambda *a: events.append(f"start {a[-1]}") or start(*a)
+    )
+    monkeypatch.setattr(scoring._Asked, "answer", lambda own: events.append("read") or read(own))
+    model.score(["Who?"] * 3, [["a"], ["bb cc"], ["dd ee ff"]])
+    assert [event.split()[0] for event in events] == [
+        "start",
+        "start",
+        "read",
+        "start",
+        "read",
+        "read",
+    ]
+
+
+def test_memory_that_runs_out_while_a_batch_is_unread_changes_no_score(monkeypatch):
+    answers = [[a] for a in ("a", "bb cc", "dd ee ff", "gg", "h i j", "k")]
+    prompts = ["Who?", "Where did it go?", "When?"] * 2
+    expected = language_model().score(prompts, answers)
+    model = language_model()
+    model.budget.tokens = 150
+    started, start = [], scoring._score_keys
+
+    def fails_once(*asked):
+        started.append(len(asked[-1]))
+        if len(started) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return start(*asked)
+
+    monkeypatch.setattr(scoring, "_score_keys", fails_once)
+    scores = model.score(prompts, answers)
+    assert started[1] > 1  # it ran in halves
+    assert model.budget.tokens == 75
+    assert_same(scores, expected)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bloom"])
+def test_padding_behind_a_row_is_masked_only_where_somebody_might_read_it(model_type, monkeypatch):
+    model = language_model(model_type)
+    masks = []
+    network = model.hf.base_model.forward
+    monkeypatch.setattr(
+        model.hf.base_model,
+        "forward",
+        lambda **batch: masks.append(batch["attention_mask"]) or network(**batch),
+    )
+    model.score(["Who?", "Where did it go?"], [["a small owl"], ["b"]])
+    assert len(masks) == 1
+    assert (masks[0] is None) == (model_type in ARCHITECTURES)

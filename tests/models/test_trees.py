@@ -33,19 +33,19 @@ def test_what_continuations_begin_with_stands_once():
     # 7 8 1 2, then 4 after 8; last tokens predict nothing.
     assert tree.ids == (7, 8, 1, 2, 4)
     assert tree.parents == (-1, 0, 1, 2, 1)
-    assert tree.predicting == ((1, 2, 3), (1, 2), (1, 4))
+    assert tree.predicting == [(1, 2, 3), (1, 2), (1, 4)]
 
 
 def test_continuations_that_part_before_the_answer_fork_there():
     tree = Tree.of([continuation(7, 8, 1, start=2), continuation(7, 9, 9, 1, start=3)])
     assert tree.ids == (7, 8, 9, 9)
-    assert tree.predicting == ((1,), (3,))
+    assert tree.predicting == [(1,), (3,)]
 
 
 def test_continuations_of_one_path_have_no_fork():
     tree = Tree.of([continuation(7, 1, start=1), continuation(7, 1, 2, 3, start=1)])
     assert tree.ids == (7, 1, 2)
-    assert tree.predicting == ((0,), (0, 1, 2))
+    assert tree.predicting == [(0,), (0, 1, 2)]
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=8), min_size=1, max_size=6))

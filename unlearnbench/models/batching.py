@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 R = TypeVar("R")
@@ -35,6 +36,14 @@ def fitting_tokens(hf: Any) -> int:
     left = memory - sum(w.numel() * w.element_size() for w in weights)
     fits = max(1, left // 2 // (size * width * (2 * layers + 16)))
     return int(min(2 ** (int(fits).bit_length() - 1), _AT_MOST))
+
+
+def sent(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array on the device, without waiting for what that has still to do."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":  # from memory that is not pinned it would wait
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class TokenBudget:

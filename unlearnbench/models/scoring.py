@@ -12,19 +12,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from unlearnbench.errors import ModelError, UserError
 from unlearnbench.method import Progress, silent
+from unlearnbench.models.batching import sent
 from unlearnbench.models.products import with_wide_products
 from unlearnbench.models.prompt_formats import Encoded
 from unlearnbench.models.steering import UNSTEERED, Steering
-from unlearnbench.models.trees import Tree, fits_windows, forward_trees, takes_trees
+from unlearnbench.models.trees import (
+    Tree,
+    fits_windows,
+    forward_trees,
+    reads_causally,
+    takes_trees,
+)
 
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import Continuation, LanguageModel
@@ -90,12 +98,23 @@ def score(
     alone, joined = (
         [part for part in parts if (len(part.keys) > 1) is several] for several in (False, True)
     )
+
+    def finish(keys: Sequence[_Key], asked: Sequence[_Asked]) -> None:
+        results.update(zip(keys, (a.answer() for a in asked), strict=True))
+        progress(len(results), total, "scoring")
+
+    # A batch is read when the next is on its way, so that a GPU does not wait for what reads it.
+    running: tuple[Sequence[_Key], Sequence[_Asked]] | None = None
     for rows, forward in ((alone, _run_alone), (joined, _run_joined)):
+        step = partial(_score_keys, model, encoded, steering, spread, forward)
         for batch in _batches(model, [part.tokens for part in rows]):
             keys = [key for b in batch for key in rows[b].keys]
-            step = partial(_score_keys, model, encoded, steering, spread, forward)
-            results.update(zip(keys, model.budget.run(keys, step), strict=True))
-            progress(len(results), total, "scoring")
+            started = keys, model.budget.run(keys, step)
+            if running:
+                finish(*running)
+            running = started
+    if running:
+        finish(*running)
     return [[results[i, j] for j in range(len(answers))] for i, answers in enumerate(encoded)]
 
 
@@ -151,7 +170,7 @@ def _score_choices(
         [place[i] for i, _ in keys],
         spread,
     )
-    return dict(zip(keys, made, strict=True))
+    return dict(zip(keys, (a.answer() for a in made), strict=True))
 
 
 def _parts(
@@ -188,10 +207,10 @@ def _cost(model: LanguageModel, tokens: int) -> float:
 
 
 #: Runs continuations: hidden states [rows, tokens, d], and for each token of theirs, in order, the
-#: (row, column) that predicts it.
+#: place among the rows' tokens [rows x tokens] that predicts it.
 _Forward = Callable[
     ["LanguageModel", Sequence[Sequence[Encoded]], Steering, Sequence[_Key]],
-    tuple[torch.Tensor, list[tuple[int, int]]],
+    tuple[torch.Tensor, NDArray[np.int64]],
 ]
 
 
@@ -203,15 +222,13 @@ def _score_keys(
     spread: bool,
     forward: _Forward,
     keys: Sequence[_Key],
-) -> list[Continuation]:
+) -> list[_Asked]:
     hidden, asked = forward(model, encoded, steering, keys)
     # What predicts a token of several continuations goes through the head once.
-    positions = sorted(set(asked))
-    place = {position: p for p, position in enumerate(positions)}
-    row, column = torch.tensor(positions, device=hidden.device).T
-    places = [place[position] for position in asked]
+    positions, places = np.unique(asked, return_inverse=True)
+    states = hidden.flatten(0, 1).index_select(0, sent(positions, hidden.device))
     chosen = [encoded[i][j] for i, j in keys]
-    return _continuations(model, chosen, hidden[row, column], places, spread)
+    return _continuations(model, chosen, states, places, spread)
 
 
 def _run_alone(
@@ -219,12 +236,15 @@ def _run_alone(
     encoded: Sequence[Sequence[Encoded]],
     steering: Steering,
     keys: Sequence[_Key],
-) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+) -> tuple[torch.Tensor, NDArray[np.int64]]:
     rows = [encoded[i][j] for i, j in keys]
     with steering.rows([i for i, _ in keys], [e.start - 1 for e in rows]):
         hidden = _forward(model, [e.ids[:-1] for e in rows])
+    width = hidden.shape[1]
     # Position p of a row predicts token p + 1.
-    return hidden, [(r, p - 1) for r, e in enumerate(rows) for p in range(e.start, len(e.ids))]
+    return hidden, np.concatenate(
+        [r * width + np.arange(e.start - 1, len(e.ids) - 1) for r, e in enumerate(rows)]
+    )
 
 
 def _run_joined(
@@ -232,30 +252,36 @@ def _run_joined(
     encoded: Sequence[Sequence[Encoded]],
     steering: Steering,
     keys: Sequence[_Key],
-) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+) -> tuple[torch.Tensor, NDArray[np.int64]]:
     groups = [list(group) for _, group in groupby(keys, lambda key: key[0])]
     trees = [Tree.of([encoded[i][j] for i, j in group]) for group in groups]
     ends = [encoded[i][j].start - 1 for (i, j), *_ in groups]
     with steering.rows([i for (i, _), *_ in groups], ends):
         hidden = forward_trees(model, trees)
-    return hidden, [(r, n) for r, t in enumerate(trees) for path in t.predicting for n in path]
+    width = hidden.shape[1]
+    return hidden, np.concatenate(
+        [r * width + np.array(path) for r, t in enumerate(trees) for path in t.predicting]
+    )
 
 
 def _forward(model: LanguageModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """The hidden states [rows, tokens, d] after the final norm, right-padded."""
-    width = max(len(r) for r in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    # The mask comes from lengths: where pad == eos, comparing ids would hide real tokens.
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    positions = torch.arange(width).expand(len(rows), -1)
-    model.forward_tokens += ids.numel()
+    lengths = np.array([len(r) for r in rows])
+    width = int(lengths.max())
+    ids = np.zeros((len(rows), width), dtype=np.int64)
+    for own, row in zip(ids, rows, strict=True):
+        own[: len(row)] = row
+    mask: torch.Tensor | None = None
+    if not reads_causally(model):
+        # From lengths: where pad == eos, comparing ids would hide real tokens.
+        mask = sent(np.arange(width) < lengths[:, None], model.device).long()
+    model.forward_tokens += ids.size
     hidden: torch.Tensor = model.hf.base_model(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        position_ids=positions.to(model.device),
+        input_ids=sent(ids, model.device),
+        # No token sees what is behind it: padding there needs no mask, and attention has faster
+        # ways without one.
+        attention_mask=mask,
+        position_ids=torch.arange(width, device=model.device).expand(len(rows), -1),
         use_cache=False,
     ).last_hidden_state
     return hidden
@@ -304,45 +330,76 @@ def check_head(model: LanguageModel) -> None:
         )
 
 
+class _Told:
+    """Numbers on their way from the device, of the targets in another order than they were asked.
+
+    Args:
+        parts: for each kind of number its chunks, [targets] together.
+        back: int [targets], where each asked target is among them.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[torch.Tensor]], back: NDArray[np.int64]) -> None:
+        whole = [torch.cat(tuple(chunks)) for chunks in parts]
+        self._numbers = [numbers.to("cpu", non_blocking=True) for numbers in whole]
+        self._back = back
+        self._sent: torch.cuda.Event | None = None
+        if whole[0].device.type == "cuda":
+            self._sent = torch.cuda.Event()
+            self._sent.record(torch.cuda.current_stream(whole[0].device))
+
+    @cached_property
+    def arrays(self) -> list[NDArray[Any]]:
+        """Waits for them."""
+        if self._sent is not None:
+            self._sent.synchronize()
+        return [numbers.numpy()[self._back] for numbers in self._numbers]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A continuation whose numbers, `own` of those that are told, may still be computed."""
+
+    told: _Told
+    own: slice
+    closed: bool
+
+    def answer(self) -> Continuation:
+        from unlearnbench.models.language_model import Continuation, Spread
+
+        logprobs, greedy, *spread = (numbers[self.own] for numbers in self.told.arrays)
+        return Continuation(logprobs, greedy, self.closed, Spread(*spread) if spread else None)
+
+
 def _continuations(
     model: LanguageModel,
     rows: Sequence[Encoded],
     states: torch.Tensor,
-    places: Sequence[int],
+    places: Sequence[int] | NDArray[np.int64],
     spread: bool,
-) -> list[Continuation]:
+) -> list[_Asked]:
     """The continuations of `rows` from hidden states [positions, d] that predict their tokens.
 
     `places` tells for each answer token of `rows`, in order, which position predicts it.
     """
-    from unlearnbench.models.language_model import Continuation, Spread
-
-    targets = [t for e in rows for t in e.ids[e.start :]]
+    targets = np.fromiter((t for e in rows for t in e.ids[e.start :]), dtype=np.int64)
     order = np.argsort(places, kind="stable")
     ordered = np.asarray(places)[order]
-    target = torch.tensor(np.asarray(targets)[order], device=states.device)
-    place = torch.tensor(ordered, device=states.device)
+    target = sent(targets[order], states.device)
+    place = sent(ordered, states.device)
     vocabulary = int(model.hf.get_output_embeddings().weight.shape[0])
     chunk = max(1, (_LOGITS_ON_CPU if _on_cpu(model) else _LOGITS) // vocabulary)
-    logprobs, greedy, spreads = [], [], []
+    told = []
     for low in range(0, len(states), chunk):
         logits = _head(model, states[low : low + chunk])  # [at most chunk, vocab]
         own = slice(*np.searchsorted(ordered, [low, low + chunk]))
         wanted, at = target[own], place[own] - low
-        logprobs.append(_logp(logits, at, wanted))
-        greedy.append(logits.argmax(dim=1)[at] == wanted)
-        if spread:
-            spreads.append(_spread(logits.float(), at, wanted))
-    back = np.argsort(order)  # from the order of positions to that of the targets
-    # Fetched together: each fetching waits for the device.
-    all_logprobs = torch.cat(logprobs).cpu().numpy().astype(np.float32)[back]
-    all_greedy = torch.cat(greedy).cpu().numpy()[back]
-    told = [torch.cat(parts).cpu().numpy()[back] for parts in zip(*spreads, strict=True)]
+        numbers = (_logp(logits, at, wanted).float(), logits.argmax(dim=1)[at] == wanted)
+        told.append((*numbers, *(_spread(logits.float(), at, wanted) if spread else ())))
+    # From the order of positions back to that of the targets.
+    coming = _Told(list(zip(*told, strict=True)), np.argsort(order))
     made, start = [], 0
     for e in rows:
-        own = slice(start, start := start + len(e.ids) - e.start)
-        among = Spread(*(part[own] for part in told)) if spread else None
-        made.append(Continuation(all_logprobs[own], all_greedy[own], e.closed, among))
+        made.append(_Asked(coming, slice(start, start := start + len(e.ids) - e.start), e.closed))
     return made
 
 
