@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from unlearnbench.plain_files import read_plain
+
 #: A file may not be larger than this: a study of thousands of methods, figures of hundreds of
 #: papers.
 MAX_BYTES = 1024 * 1024
@@ -22,6 +24,8 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 40
 #: Values, lists and mappings of one file; some seconds of reading.
 MAX_NODES = 100_000
+#: Digits of a whole number; Python writes no decimal number of many more.
+MAX_DIGITS = 4000
 
 
 class NotPlain(yaml.MarkedYAMLError):
@@ -33,12 +37,10 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is too large, or not UTF-8; the message goes behind the file's name.
+        ValueError: it is no plain file, too large, or not UTF-8; the message goes behind the file's
+            name.
     """
-    with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
+    data = read_plain(path, MAX_BYTES)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -155,10 +157,9 @@ class _Dumper(yaml.SafeDumper):
 
 def _whole(_: _Loader, node: yaml.ScalarNode) -> int:
     text = node.value
-    try:
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-    except ValueError:  # Python reads no decimal number of thousands of digits
-        raise _not_plain(f"a number of {len(text)} digits", node) from None
+    if len(text) > MAX_DIGITS:
+        raise _not_plain(f"a number of {len(text)} digits", node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
 def _real(_: _Loader, node: yaml.ScalarNode) -> float:
