@@ -23,6 +23,7 @@ from unlearnbench.models.model_files import (
 )
 from unlearnbench.plain_files import NotPlain, open_plain
 
+
 def resolve_entry(name: str | Path | ModelEntry) -> ModelEntry:
     """The entry behind a registered name; a folder and a hub id are entries of their own.
 

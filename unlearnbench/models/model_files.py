@@ -1,4 +1,4 @@
-"""A model's folder as somebody sends it: what is in it is bounded, and looked at, before it is read.
+"""A model's folder as somebody sends it: what is in it is bounded and looked at before it is read.
 
 transformers reads what a folder holds without asking how large it is, makes as many layers as
 config.json says, and fetches elsewhere what a file tells it to. What could do harm is refused here,

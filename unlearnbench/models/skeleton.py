@@ -18,7 +18,7 @@ def check_skeleton(name: str, folder: Path, elements: int) -> None:
     """That config.json asks for no more than the files hold.
 
     transformers takes memory for every weight that a configuration has, and fills what is missing
-    with random numbers before it says so: a hidden size of a billion would take the machine with it.
+    with random numbers before it says so: a hidden size of a billion would end the machine.
 
     Args:
         name: the model's, for messages.
