@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,9 +27,9 @@ _SECRET_NAME = re.compile(
 _FORMS = (
     # Whose tokens they are, by how they begin: Hugging Face, GitHub, GitLab, OpenAI and its like,
     # AWS, Slack.
-    (re.compile(r"\b(?:hf|gh[pousr]|github_pat)_\w{12,}"), HIDDEN),
-    (re.compile(r"\b(?:glpat|sk|xox[a-z])-[\w-]{12,}"), HIDDEN),
-    (re.compile(r"\bAKIA[0-9A-Z]{12,}"), HIDDEN),
+    (re.compile(r"\b(?:hf|gh[pousr])_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}"), HIDDEN),
+    (re.compile(r"\bglpat-[\w-]{18,}|\bsk-[\w-]{32,}|\bxox[a-z]-[\w-]{18,}"), HIDDEN),
+    (re.compile(r"\bAKIA[0-9A-Z]{16}"), HIDDEN),
     # https://user:token@host, and the same without its scheme.
     (re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^\s/?#\"']*@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(?<![\w:/.-])[\w.+-]+:[^\s/@:\"']{6,}@(?=[\w-]+[.:/\w-])"), f"{HIDDEN}@"),
@@ -49,8 +50,11 @@ _BREAK = re.compile(r"\s*[\n\r\t\v\f\x1c-\x1f\x85\u2028\u2029]\s*")
 def plain_line(text: str, most: int = 1000) -> str:
     """A stranger's text as one line, of `most` characters at most, that no terminal obeys."""
     cut = text[:most]
-    safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
-    return safe if cut == text else f"{safe} …"
+    if not cut.isprintable():
+        # Of a space that does not break, a space is what is seen.
+        spaces = (" " if unicodedata.category(c) == "Zs" else c for c in cut)
+        cut = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in spaces)
+    return cut if len(text) <= most else f"{cut} …"
 
 
 def told(message: str) -> str:
@@ -72,15 +76,13 @@ def without_secrets(text: str) -> str:
     return text
 
 
-def free_of_secrets(value: Any) -> Any:
-    """A JSON value whose every text is `without_secrets`."""
+def holds_secret(value: Any) -> bool:
+    """Whether a JSON value has a text that `without_secrets` changes, names included."""
     if isinstance(value, str):
-        return without_secrets(value)
+        return without_secrets(value) != value
     if isinstance(value, Mapping):
-        return {free_of_secrets(name): free_of_secrets(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [free_of_secrets(part) for part in value]
-    return value
+        return any(holds_secret(part) for pair in value.items() for part in pair)
+    return isinstance(value, list | tuple) and any(map(holds_secret, value))
 
 
 def _secrets_here() -> list[str]:

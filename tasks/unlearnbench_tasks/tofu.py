@@ -36,8 +36,8 @@ from unlearnbench import (
 from unlearnbench.aggregation import Headline, Values, Weigh, Weights, column, summarise
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import tofu_data
-from unlearnbench_tasks.row_files import Row
 from unlearnbench_tasks.answers import check_finite, fluent, with_generation_nll
+from unlearnbench_tasks.row_files import Row
 from unlearnbench_tasks.unanswerable import small_talk
 
 if TYPE_CHECKING:

@@ -111,6 +111,7 @@ def _read(
     part = "tokenizer"
     try:
         tokenizer = tokenizer_class.from_pretrained(entry.location, **options)
+        tokenizer("What its configuration makes impossible shows at the first text.")
         part = "network"
         hf, report = AutoModelForCausalLM.from_pretrained(
             entry.location,
@@ -170,6 +171,8 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
     try:
         saved = read_json(file)
         settings = {"spec": saved.get("prompt_format"), "system": saved.get("system")}
+        if not all(value is None or isinstance(value, str) for value in settings.values()):
+            raise TypeError("a prompt format is a text")
         wrapping = saved.get("wrapping")
         return {**settings, "wrapping": wrapping} if wrapping else settings
     except MALFORMED as error:
@@ -178,7 +181,6 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
 
 def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> LanguageModel:
     """The model as a method had wrapped it, made again by that method's `restore`."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from unlearnbench.models.wrapped import WRAPPING_FILE
@@ -188,7 +190,9 @@ def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> La
         method, settings = wrapping["method"], wrapping["settings"]
         tensors = {n: t.to(model.device) for n, t in load_file(folder / WRAPPING_FILE).items()}
         restored: LanguageModel = load("method", method).restore(model, settings, tensors)
-    except (OSError, SafetensorError, NotImplementedError, *MALFORMED) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a method makes of settings that are not its own
         raise ModelError(
             f'model "{model.name}" was saved with a wrapping, and it is damaged '
             f"({type(error).__name__}: {error})."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,16 @@ def _elements(file: Path, quantized: bool) -> tuple[int, int]:
                 raise ModelError(f'"{file}" is truncated or no safetensors file ({size} bytes).')
             header = json.loads(stream.read(length))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        total = int(sum(math.prod(entry["shape"]) for entry in tensors.values()))
+        shapes = [entry["shape"] for entry in tensors.values()]
+        total = sum(math.prod(operator.index(n) for n in shape) for shape in shapes)
+        # Of the smallest floats there are two in a byte.
+        sound = all(n >= 0 for shape in shapes for n in shape) and total <= 2 * size
         ends = [entry["data_offsets"][1] for entry in tensors.values()]
         promised = 8 + length + max(ends, default=0)
         integers = [n for n, entry in tensors.items() if _is_weight_of_integers(n, entry)]
         matches = promised == size
+        if not sound:
+            raise ValueError("weights that are not in the file")
     except OSError as error:
         raise ModelError(f'"{file}" cannot be read ({error.strerror}).') from error
     except NotPlain as error:

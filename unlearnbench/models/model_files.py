@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import ModelError
@@ -40,6 +40,7 @@ MAX_EXPERTS = 4096
 #: No size in config.json is larger, and no file has a weight of as many numbers.
 MAX_NUMBER = 2**53
 
+_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.safetensors")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 _LAYERS = re.compile(r"(^|_)(n_)?(layers?|blocks)$")
 _EXPERTS = re.compile(r"(^|_)experts$")
@@ -122,8 +123,7 @@ def shard_path(folder: Path, shard: str) -> Path:
     Raises:
         ModelError: the name leads elsewhere, or is none.
     """
-    flat = PurePosixPath(shard).name == shard and PureWindowsPath(shard).name == shard
-    if not flat or "\0" in shard or not shard.endswith(".safetensors"):
+    if not _SHARD.fullmatch(shard):
         raise ModelError(
             f'the index of folder "{folder}" names "{shard}": weights are .safetensors files of '
             "the folder itself."
