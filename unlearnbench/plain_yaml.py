@@ -146,6 +146,9 @@ class _Loader(yaml.SafeLoader):
         return made
 
 
+_OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what `_Loader` would take for something else, and writes nothing by an alias."""
 
@@ -154,18 +157,26 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # A break of lines that is no line feed would be read as one: it is escaped.
+        style = '"' if _OTHER_BREAKS.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
 
 def _whole(_: _Loader, node: yaml.ScalarNode) -> int:
     text = node.value
-    if len(text) > MAX_DIGITS:
-        raise _not_plain(f"a number of {len(text)} digits", node)
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if len(text) <= MAX_DIGITS:
+        number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        if abs(number) < 10**MAX_DIGITS:
+            return number
+    raise _not_plain(f"a number of {len(text)} digits", node)
 
 
 def _real(_: _Loader, node: yaml.ScalarNode) -> float:
     return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 _Loader.add_constructor("tag:yaml.org,2002:float", _real)
 

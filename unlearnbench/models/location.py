@@ -17,6 +17,7 @@ from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.model_files import (
     MALFORMED,
     MAX_CONFIG_BYTES,
+    MAX_HEADER_BYTES,
     check_config,
     check_files,
     read_json,
@@ -109,7 +110,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        shards = sorted({str(s) for s in read_json(index)["weight_map"].values()})
+        shards = sorted({str(s) for s in read_json(index, MAX_HEADER_BYTES)["weight_map"].values()})
     except MALFORMED as error:
         raise ModelError(f'"{index}" is damaged: it should map weights to files.') from error
     files = [shard_path(folder, shard) for shard in shards]
@@ -127,7 +128,7 @@ def _elements(file: Path, quantized: bool) -> tuple[int, int]:
         size = file.stat().st_size
         with open_plain(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(size - 8, 100 * 2**20):
+            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
                 raise ModelError(f'"{file}" is truncated or no safetensors file ({size} bytes).')
             header = json.loads(stream.read(length))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}

@@ -30,8 +30,10 @@ MALFORMED = (
 
 #: config.json may not be larger: of the hub's, those that name every label have some hundred KB.
 MAX_CONFIG_BYTES = 8 * 1024**2
-#: Nor any other file that is no weights: the vocabulary of Gemma 3 takes 33 MB, the index of
-#: DeepSeek-V3's weights 9 MB.
+#: Nor the header or the index of weights, which takes 25 times as much when it is read: DeepSeek-V3
+#: has an index of 9 MB.
+MAX_HEADER_BYTES = 32 * 1024**2
+#: Nor any other file that is no weights: the vocabulary of Gemma 3 takes 33 MB.
 MAX_FILE_BYTES = 128 * 1024**2
 #: Nor a chat template, which is a page of text, alone or in the tokenizer's configuration.
 MAX_TEMPLATE_BYTES = 1024**2
@@ -47,7 +49,7 @@ _EXPERTS = re.compile(r"(^|_)experts$")
 _IMPLEMENTATION = re.compile(r"(^|_)implementation(_internal)?$")
 
 
-def read_json(file: Path, most: int = MAX_FILE_BYTES) -> Any:
+def read_json(file: Path, most: int = MAX_HEADER_BYTES) -> Any:
     """The JSON of one file of a folder.
 
     Raises:
@@ -137,7 +139,9 @@ def _entries(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, dict):
-            waiting += [(str(key), part) for key, part in value.items()]
+            # An implementation may be given by part of the model: {"": ..., "text_config": ...}.
+            own = name if _IMPLEMENTATION.search(name) else None
+            waiting += [(own or str(key), part) for key, part in value.items()]
         elif isinstance(value, list):
             waiting += [(name, part) for part in value]
         else:
