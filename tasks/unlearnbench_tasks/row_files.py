@@ -22,6 +22,8 @@ MAX_FILE_BYTES = 64 * 1024**2
 MAX_ROW_BYTES = 8 * 1024**2
 #: Rows that are held: MMLU has 14 thousand, CounterFact 22.
 MAX_ROWS = 200_000
+#: Lists and objects of such a file; in memory a small one takes thirty times what it takes as text.
+MAX_PARTS = 4_000_000
 #: What a group of rows of a parquet file says that it takes, and the text of all that are read.
 MAX_TEXT_BYTES = 1024**3
 
@@ -44,6 +46,8 @@ def json_rows(path: Path, *, lines: bool = False, sentences: bool = False) -> li
     """
     try:
         data = read_plain(path, MAX_FILE_BYTES).removeprefix(_BOM)
+        if data.count(b"[") + data.count(b"{") > MAX_PARTS:
+            raise NotPlain(f"has more than {MAX_PARTS} lists and objects")
         if not lines and data.lstrip().startswith(b"["):
             value = parsed(data, path.name)
             rows = [(f"{path.name} row {number}", row) for number, row in enumerate(value, 1)]
