@@ -140,7 +140,7 @@ def _elements(file: Path, quantized: bool) -> tuple[int, int]:
         promised = 8 + length + max(ends, default=0)
         integers = [n for n, entry in tensors.items() if _is_weight_of_integers(n, entry)]
         matches = promised == size
-        if not sound:
+        if matches and not sound:
             raise ValueError("weights that are not in the file")
     except OSError as error:
         raise ModelError(f'"{file}" cannot be read ({error.strerror}).') from error
