@@ -33,6 +33,7 @@ PUBLIC = (
     "unlearnbench.aggregation",
     "unlearnbench.errors",
     "unlearnbench.metrics",
+    "unlearnbench.plain_files",
     "unlearnbench.plain_yaml",
     "unlearnbench.request",
     "unlearnbench.results",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from unlearnbench import plain_yaml
@@ -80,6 +80,8 @@ def test_no_number_is_told_apart() -> None:
         ("{a: " * 3000, "nested too deep"),
         ("- " * 3000, "nested too deep"),
         ("9" * 5001, "a number of 5001 digits"),
+        # Of fewer digits than may be, and of more in the form that Python writes.
+        ("0x" + "f" * 3990, "a number of 3992 digits"),
         (r'"\ud800"', "half a character"),
         (r'"\UFFFFFFFF"', "a number that cannot be read"),
         (f"%YAML {'9' * 5000}.1\n---\n1", "a number that cannot be read"),
@@ -124,6 +126,8 @@ plain = st.recursive(
 )
 
 
+@example("\x85", 20, None)
+@example("a\u2028b\r", 1000, False)
 @given(plain, st.sampled_from([20, 1000]), st.sampled_from([None, True, False]))
 def test_what_is_written_is_read_as_the_same(
     document: object, width: int, flow: bool | None
@@ -147,9 +151,9 @@ def test_a_file_is_read_to_its_bound_alone(tmp_path: Path) -> None:
     path.write_bytes(b"#" * plain_yaml.MAX_BYTES)
     assert len(plain_yaml.read_text(path)) == plain_yaml.MAX_BYTES
     path.write_bytes(b"#" * (plain_yaml.MAX_BYTES + 1))
-    for large in (path, Path("/dev/zero")):
-        with pytest.raises(ValueError, match="is larger than 1 MiB"):
-            plain_yaml.read_text(large)
+    for odd, told in ((path, "is larger than 1 MiB"), (Path("/dev/zero"), "is not a plain file")):
+        with pytest.raises(ValueError, match=told):
+            plain_yaml.read_text(odd)
     path.write_bytes(b"a: \xff")
     with pytest.raises(ValueError, match=r"is not UTF-8 text \(byte 3\)"):
         plain_yaml.read_text(path)

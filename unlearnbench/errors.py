@@ -2,6 +2,8 @@
 
 A `UserError` is a sentence for the person at the terminal: the value, the place and the way out.
 The command line prints it as one line, without a traceback. Everything else is a defect.
+Whatever value a sentence quotes, it is one line of bounded length, without a character that a
+terminal obeys and without secrets (`plain_text.told`).
 """
 
 from __future__ import annotations
@@ -10,12 +12,17 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from unlearnbench.plain_text import told
+
 if TYPE_CHECKING:
     from unlearnbench.results.records import Record
 
 
 class UserError(Exception):
     """Something that the user can mend: a wrong name, a broken file, a missing option."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(told(message))
 
 
 class PluginError(UserError):

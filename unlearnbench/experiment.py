@@ -29,10 +29,17 @@ def file_of(spec: str) -> Path:
 
 
 def located(spec: str, folder: Path) -> str:
-    """The spec with its file as an absolute path, taken from `folder`; any other as it is."""
+    """The spec with its file as an absolute path, taken from `folder`; any other as it is.
+
+    Raises:
+        UserError: no file can be called so (a null byte, an unknown `~user`).
+    """
     if not is_experiment(spec):
         return spec
-    path = (folder / file_of(spec).expanduser()).resolve()
+    try:
+        path = (folder / file_of(spec).expanduser()).resolve()
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f'"{spec}" cannot be a file with a method ({error}).') from error
     return f"{path}:{spec.rpartition(':')[2]}" if ".py:" in spec else str(path)
 
 

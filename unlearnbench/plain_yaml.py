@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from unlearnbench.plain_files import read_plain
+
 #: A file may not be larger than this: a study of thousands of methods, figures of hundreds of
 #: papers.
 MAX_BYTES = 1024 * 1024
@@ -22,6 +24,8 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 40
 #: Values, lists and mappings of one file; some seconds of reading.
 MAX_NODES = 100_000
+#: Digits of a whole number; Python writes no decimal number of many more.
+MAX_DIGITS = 4000
 
 
 class NotPlain(yaml.MarkedYAMLError):
@@ -33,12 +37,10 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is too large, or not UTF-8; the message goes behind the file's name.
+        ValueError: it is no plain file, too large, or not UTF-8; the message goes behind the file's
+            name.
     """
-    with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES >> 20} MiB")
+    data = read_plain(path, MAX_BYTES)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -144,6 +146,9 @@ class _Loader(yaml.SafeLoader):
         return made
 
 
+_OTHER_BREAKS = re.compile("[\r\x85\u2028\u2029]")
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes what `_Loader` would take for something else, and writes nothing by an alias."""
 
@@ -152,19 +157,26 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # A break of lines that is no line feed would be read as one: it is escaped.
+        style = '"' if _OTHER_BREAKS.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
 
 def _whole(_: _Loader, node: yaml.ScalarNode) -> int:
     text = node.value
-    try:
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-    except ValueError:  # Python reads no decimal number of thousands of digits
-        raise _not_plain(f"a number of {len(text)} digits", node) from None
+    if len(text) <= MAX_DIGITS:
+        number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        if abs(number) < 10**MAX_DIGITS:
+            return number
+    raise _not_plain(f"a number of {len(text)} digits", node)
 
 
 def _real(_: _Loader, node: yaml.ScalarNode) -> float:
     return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 _Loader.add_constructor("tag:yaml.org,2002:float", _real)
 

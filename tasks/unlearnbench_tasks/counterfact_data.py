@@ -19,14 +19,17 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from unlearnbench import DataError, Example, UserError
-
-Row = Mapping[str, Any]
+from unlearnbench_tasks.row_files import Row, json_rows
 
 HUB_ID = "azhx/counterfact"
 #: The names that the data set's files go by, the original first.
 FILES = ("counterfact.json", "counterfact-edit.json")
 #: What a forget set is made of, and how many facts it has: `relation-100`.
 SPLIT = re.compile(r"(random|relation|subject)-([1-9]\d*)")
+
+
+#: Characters of a `case_id` that is a text.
+_LONGEST_ID = 100
 
 
 def _split_name(split: str) -> str:
@@ -114,24 +117,7 @@ def read_file(path: Path) -> tuple[Fact, ...]:
     Raises:
         DataError: not JSON, or a row that is no case (file, row and field).
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name} cannot be read as UTF-8 text ({error}).") from error
-    if text.lstrip().startswith("["):
-        rows = [(f"{path.name} row {i}", r) for i, r in enumerate(_json(text, path.name), start=1)]
-    else:
-        # Only \n ends a line of JSON Lines: a text may hold the others that `splitlines` knows.
-        lines = [(f"{path.name} line {i}", t) for i, t in enumerate(text.split("\n"), start=1)]
-        rows = [(place, _json(line, place)) for place, line in lines if line.strip()]
-    return _facts(rows)
-
-
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON ({error}).") from error
+    return _facts(json_rows(path))
 
 
 def _facts(rows: Iterable[tuple[str, Any]]) -> tuple[Fact, ...]:
@@ -209,7 +195,11 @@ def _case(row: Row, place: str) -> str:
     number = row.get("case_id")
     if number is None:
         raise DataError(f'{place}: no "case_id" (fields: {", ".join(row)}).')
-    return f"case-{number:05d}" if isinstance(number, int) else f"case-{number}"
+    if isinstance(number, int):
+        return f"case-{number:05d}"
+    if isinstance(number, str) and number.isprintable() and 0 < len(number) <= _LONGEST_ID:
+        return f"case-{number}"
+    raise DataError(f'{place}: "case_id" is neither a number nor a short text.')
 
 
 def _object(row: Row, field: str, place: str) -> Row:

@@ -37,6 +37,7 @@ from unlearnbench.aggregation import Headline, Values, Weigh, Weights, column, s
 from unlearnbench.request import AVOIDANT_TEMPLATES, DUMMY, REFUSALS
 from unlearnbench_tasks import tofu_data
 from unlearnbench_tasks.answers import check_finite, fluent, with_generation_nll
+from unlearnbench_tasks.row_files import Row
 from unlearnbench_tasks.unanswerable import small_talk
 
 if TYPE_CHECKING:
@@ -105,12 +106,12 @@ class Tofu(Task[TofuConfig]):
     def retain_split(self) -> str:
         return tofu_data.RETAIN_SPLIT[self.config.split]
 
-    def _eval_rows(self) -> dict[str, list[tofu_data.Row]]:
+    def _eval_rows(self) -> dict[str, list[Row]]:
         """What is asked, by split."""
         limit = self.config.limit
         return {s: tofu_data.spread(rows, limit) for s, rows in self._evaluable().items()}
 
-    def _evaluable(self) -> dict[str, list[tofu_data.Row]]:
+    def _evaluable(self) -> dict[str, list[Row]]:
         asked = ("question", "answer", "perturbed_answer")
         told = (*asked, "paraphrased_answer")
         return {
@@ -124,13 +125,13 @@ class Tofu(Task[TofuConfig]):
     def _holdout_split(self) -> str:
         return tofu_data.HOLDOUT_SPLIT[self.config.split]
 
-    def _holdout(self) -> list[tofu_data.Row]:
+    def _holdout(self) -> list[Row]:
         """What is asked of authors that no model saw; empty where the data has none."""
         if not self._splits.optional(self._holdout_split):
             return []
         return tofu_data.spread(self._splits.rows(self._holdout_split), self.config.limit)
 
-    def _chosen(self, rows: list[tofu_data.Row], values: Sequence[Any] = ()) -> list[Any]:
+    def _chosen(self, rows: list[Row], values: Sequence[Any] = ()) -> list[Any]:
         """Those of the forget rows (or of what is given for each) that are to be forgotten."""
         if self.config.facts is None:
             return list(values or rows)
@@ -578,7 +579,7 @@ def _fluent(records: Sequence[Record], before: Sequence[Record]) -> NDArray[np.f
     return fluent(forget, bound)
 
 
-def _wrong(row: tofu_data.Row) -> list[str]:
+def _wrong(row: Row) -> list[str]:
     value = row["perturbed_answer"]
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
@@ -598,6 +599,6 @@ def _attacks(answer: Continuation, text: str) -> dict[str, float]:
     }
 
 
-def _paraphrase(row: tofu_data.Row) -> str | None:
+def _paraphrase(row: Row) -> str | None:
     value = row.get("paraphrased_answer")
     return str(value) if value else None

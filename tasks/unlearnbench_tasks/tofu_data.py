@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unlearnbench import DataError, Example, UserError
+from unlearnbench_tasks.row_files import Row, json_rows
 
-Row = Mapping[str, Any]
 Item = TypeVar("Item")
 
 HUB_ID = "locuslab/TOFU"
@@ -65,7 +65,7 @@ class Splits:
             raise DataError(f"{split}.json is empty: {self.source} needs rows of that split.")
         for row, place in zip(found.rows, found.places, strict=True):
             for field in fields:
-                if not row.get(field):
+                if not _has_text(row.get(field)):
                     raise DataError(
                         f'{place}: no "{field}" (fields: {", ".join(row)}). '
                         f"{split} rows need {', '.join(fields)}."
@@ -90,6 +90,13 @@ class Splits:
         if split not in self._splits:
             self._splits[split] = self._read(split)
         return self._splits[split]
+
+
+def _has_text(value: Any) -> bool:
+    """Whether a field holds a text, or texts."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(text, str) for text in value)
+    return isinstance(value, str) and bool(value)
 
 
 def from_folder(folder: Path) -> Splits:
@@ -149,34 +156,16 @@ def _numbered(split: str, rows: list[Row]) -> Split:
 
 
 def read_json_lines(path: Path) -> Split:
-    """The rows of a JSON Lines file (a blank line is skipped, a byte order mark too).
+    """The rows of a JSON Lines file. The refusals come as `.jsonl` of plain sentences.
 
     Raises:
-        DataError: a line is not a JSON object (file and line).
+        DataError: it cannot be read or is too large, or a line is no JSON object (file and line).
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name} cannot be read as UTF-8 text ({error}).") from error
-    rows: list[Row] = []
-    places: list[str] = []
-    # Only \n ends a line of JSON Lines: a text may hold the others that `splitlines` knows.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path.name} line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            # The refusals come as `.jsonl` of plain sentences.
-            if path.suffix != ".jsonl" or line.lstrip().startswith("{"):
-                raise DataError(f"{place}: not JSON ({error}).") from error
-            row = {"text": line}
+    found = json_rows(path, lines=True, sentences=path.suffix == ".jsonl")
+    for place, row in found:
         if not isinstance(row, dict):
             raise DataError(f"{place}: a {type(row).__name__}, not an object.")
-        rows.append(row)
-        places.append(place)
-    return Split(rows, places)
+    return Split([row for _, row in found], [place for place, _ in found])
 
 
 @dataclass(frozen=True)

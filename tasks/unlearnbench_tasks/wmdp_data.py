@@ -20,12 +20,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from unlearnbench import DataError, Example, UserError
-from unlearnbench_tasks.tofu_data import read_json_lines
-
-Row = Mapping[str, Any]
+from unlearnbench_tasks.row_files import MAX_ROWS, MAX_TEXT_BYTES, Row, json_lines, parquet_rows
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -72,6 +69,9 @@ PARTS: dict[str, Part] = {
 FORGET_CORPUS = {"bio": "bio-forget-corpus", "cyber": "cyber-forget-corpus"}
 RETAIN_CORPUS = {"bio": "bio-retain-corpus", "cyber": "cyber-retain-corpus"}
 GENERAL_CORPUS = "wikitext"
+
+#: What rows are read for: those of questions, and of documents.
+_COLUMNS = ("question", "choices", "answer", "subject", "text")
 
 #: Documents of fewer characters are left out, as in RMU's code (headings, empty lines).
 SHORTEST_DOCUMENT = 50
@@ -130,7 +130,11 @@ class Source:
             DataError: the part is missing, or a row malformed (place and field, never its text).
         """
         if part not in self._items:
-            self._items[part] = [_item(row, place, topic) for place, row in self._rows(part)]
+            rows = islice(self._rows(part), MAX_ROWS + 1)
+            found = [_item(row, place, topic) for place, row in rows]
+            if len(found) > MAX_ROWS:
+                raise DataError(f"{part} has more than {MAX_ROWS} rows.")
+            self._items[part] = found
         return self._items[part]
 
     def documents(self, part: str, count: int) -> list[str]:
@@ -142,7 +146,12 @@ class Source:
         if (part, count) not in self._documents:
             texts = (_text(row, place) for place, row in self._rows(part))
             long = (t for t in texts if len(t) > SHORTEST_DOCUMENT)
-            found = list(islice(long, count))
+            found, size = [], 0
+            for text in islice(long, count):
+                found.append(text)
+                size += len(text)
+                if size > MAX_TEXT_BYTES:
+                    raise DataError(f"{part}: its first documents are more than 1 GiB of text.")
             if not found:
                 raise DataError(
                     f"{part} has no document of more than {SHORTEST_DOCUMENT} characters."
@@ -235,27 +244,12 @@ def _files(folder: Path, part: Part) -> list[Path]:
 def _rows_of(part: str, files: Sequence[Path]) -> Iterator[tuple[str, Row]]:
     for path in files:
         if path.suffix == ".parquet":
-            yield from _parquet(part, path)
-        else:
-            lines = read_json_lines(path)
-            yield from zip(lines.places, lines.rows, strict=True)
-
-
-def _parquet(part: str, path: Path) -> Iterator[tuple[str, Row]]:
-    """Raises DataError: it cannot be read."""
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=256):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{part}, {path.name} row {number}", row
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path.name} cannot be read as parquet ({type(error).__name__}).") from (
-            error
-        )
+            yield from parquet_rows(part, path, _COLUMNS)
+            continue
+        for place, row in json_lines(path):
+            if not isinstance(row, dict):
+                raise DataError(f"{place}: a {type(row).__name__}, not an object.")
+            yield place, row
 
 
 def _item(row: Row, place: str, topic: str | None) -> Item:

@@ -200,8 +200,13 @@ def test_a_missing_file_a_folder_a_link_and_a_pipe_are_refused(tmp_path: Path):
     (tmp_path / "link.gz").symlink_to(tmp_path / "real.gz")
     (tmp_path / "folder.gz").mkdir()
     os.mkfifo(tmp_path / "pipe.gz")
-    for name in ("none.gz", "link.gz", "folder.gz", "pipe.gz"):
-        with pytest.raises(ResultError, match=f"{name} is missing"):
+    for name, told in {
+        "none.gz": "none.gz is missing",
+        "link.gz": "link.gz: a link",
+        "folder.gz": "folder.gz: not a plain file",
+        "pipe.gz": "pipe.gz: not a plain file",
+    }.items():
+        with pytest.raises(ResultError, match=told):
             load_records(tmp_path / name)
 
 

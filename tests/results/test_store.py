@@ -211,7 +211,7 @@ def test_another_runs_result_under_this_name_is_not_trusted(result_path: Path):
 def test_a_link_to_nothing_is_told(result_path: Path):
     result_path.unlink()
     result_path.symlink_to("nowhere")
-    with pytest.raises(ResultError, match="not a file"):
+    with pytest.raises(ResultError, match="cannot be read"):
         finished(result_path)
 
 

@@ -205,7 +205,7 @@ def test_records_that_are_missing_or_a_link_are_found(result_path: Path, field: 
     moved = file.rename(file.with_name("moved.gz"))
     assert verify(result_path) == [f"records.{field}: {file.name} is missing."]
     file.symlink_to(moved)
-    assert verify(result_path) == [f"records.{field}: {file.name} is missing (a link)."]
+    assert verify(result_path) == [f"records.{field}: {file.name}: a link."]
 
 
 def test_one_forged_record_is_found_even_with_a_fitting_hash(result_path: Path):

@@ -541,7 +541,7 @@ class FailsInAJob(Sound):
 class RefusesAtLength(Sound):
     def seed_of(self, request: ForgetRequest) -> int:
         if not request.retain:
-            raise UserError("toy needs\na retain fact.")
+            raise Diverged("toy needs\na retain fact.")
         return request.seed
 
 

@@ -6,12 +6,15 @@ import importlib
 import io
 import os
 import sys
+from traceback import format_exception
+from types import TracebackType
 from typing import Any
 
 import click
 
 from unlearnbench import plugins
 from unlearnbench.errors import PluginError, UserError
+from unlearnbench.plain_text import without_secrets
 
 #: Our own commands and the line that `--help` shows without importing them.
 COMMANDS = {
@@ -100,6 +103,13 @@ def cli() -> None:
     """UnlearnBench: unlearning methods and model editors on the same tasks, metrics and tables."""
 
 
+def _tell_defect(
+    kind: type[BaseException], error: BaseException, frames: TracebackType | None
+) -> None:
+    """A defect's traceback, as Python shows it, without secrets that a library put into it."""
+    print(without_secrets("".join(format_exception(kind, error, frames))), end="", file=sys.stderr)
+
+
 def main() -> None:
     """The console script."""
     # Progress is ours to show; the libraries' own bars would tear it.
@@ -107,6 +117,7 @@ def main() -> None:
     # The hub's client warns of every attempt; what comes of the last one is told in one line.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.excepthook = _tell_defect
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ✓ gets a ?, not a traceback

@@ -10,10 +10,10 @@ import click
 from tabulate import tabulate
 
 from unlearnbench.errors import counted
+from unlearnbench.plain_text import plain_line
 from unlearnbench.results.comparison import Comparison
 from unlearnbench.results.difference import Difference
 from unlearnbench.results.outcome import Outcome
-from unlearnbench.results.store import plain_line
 from unlearnbench.results.verification import TOLERANCE
 
 #: Columns where nobody says how many there are: in a log, in a file.

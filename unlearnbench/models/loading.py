@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import textwrap
@@ -15,10 +14,12 @@ from unlearnbench.errors import ModelError, UserError
 from unlearnbench.models.devices import check_device_name
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.language_model import SETTINGS_FILE, LanguageModel
-from unlearnbench.models.location import MALFORMED, check_folder, resolve_entry
+from unlearnbench.models.location import check_folder, resolve_entry
+from unlearnbench.models.model_files import MALFORMED, read_json
 from unlearnbench.models.module_map import MODULE_MAPS, ModuleMap
 from unlearnbench.models.prompt_formats import prompt_format as parse_format
 from unlearnbench.models.scoring import check_head
+from unlearnbench.models.skeleton import check_skeleton
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -59,7 +60,9 @@ def load_model(
     entry = resolve_entry(name)
     source, local = entry.location, os.path.isdir(entry.location)
     if local:
-        check_folder(Path(source), dtype, allow_pickle)
+        elements = check_folder(Path(source), dtype, allow_pickle)
+        if elements is not None and not trust_remote_code:
+            check_skeleton(entry.name, Path(source), elements)
     elif os.path.isabs(source):
         raise ModelError(f'model "{entry.name}" should be in "{source}", and there is no folder.')
     options = {
@@ -108,6 +111,7 @@ def _read(
     part = "tokenizer"
     try:
         tokenizer = tokenizer_class.from_pretrained(entry.location, **options)
+        tokenizer("What its configuration makes impossible shows at the first text.")
         part = "network"
         hf, report = AutoModelForCausalLM.from_pretrained(
             entry.location,
@@ -120,8 +124,11 @@ def _read(
         hf.to(device).requires_grad_(False)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(f'model "{entry.name}" does not fit into memory ({error}).') from error
-    except Exception as error:
-        # transformers and huggingface_hub raise a dozen types here, from OSError to KeyError.
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # transformers and huggingface_hub raise a dozen types here, from OSError to KeyError, and
+        # what panics in the tokenizers' Rust is no Exception.
         reason = textwrap.shorten(str(error), 300, placeholder=" ...") or type(error).__name__
         if "trust_remote_code" in str(error):
             reason = "it brings code of its own, which runs only with --trust-remote-code."
@@ -162,17 +169,18 @@ def _saved_settings(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = read_json(file)
         settings = {"spec": saved.get("prompt_format"), "system": saved.get("system")}
+        if not all(value is None or isinstance(value, str) for value in settings.values()):
+            raise TypeError("a prompt format is a text")
         wrapping = saved.get("wrapping")
         return {**settings, "wrapping": wrapping} if wrapping else settings
-    except (OSError, *MALFORMED) as error:
+    except MALFORMED as error:
         raise ModelError(f'"{file}" is damaged: it should name the prompt format.') from error
 
 
 def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> LanguageModel:
     """The model as a method had wrapped it, made again by that method's `restore`."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from unlearnbench.models.wrapped import WRAPPING_FILE
@@ -182,7 +190,9 @@ def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> La
         method, settings = wrapping["method"], wrapping["settings"]
         tensors = {n: t.to(model.device) for n, t in load_file(folder / WRAPPING_FILE).items()}
         restored: LanguageModel = load("method", method).restore(model, settings, tensors)
-    except (OSError, SafetensorError, NotImplementedError, *MALFORMED) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a method makes of settings that are not its own
         raise ModelError(
             f'model "{model.name}" was saved with a wrapping, and it is damaged '
             f"({type(error).__name__}: {error})."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import os
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,16 @@ import psutil
 from unlearnbench import plugins
 from unlearnbench.errors import ModelError, PluginError, unknown_name
 from unlearnbench.models.entry import ModelEntry
-
-#: What reading JSON raises that is cut, is no JSON, or is not of the expected form.
-MALFORMED = (
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
+from unlearnbench.models.model_files import (
+    MALFORMED,
+    MAX_CONFIG_BYTES,
+    MAX_HEADER_BYTES,
+    check_config,
+    check_files,
+    read_json,
+    shard_path,
 )
+from unlearnbench.plain_files import NotPlain, open_plain
 
 
 def resolve_entry(name: str | Path | ModelEntry) -> ModelEntry:
@@ -55,34 +55,42 @@ def resolve_entry(name: str | Path | ModelEntry) -> ModelEntry:
     return ModelEntry(name=text, location=text)
 
 
-def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
+def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> int | None:
     """Finds, before torch reads a byte, what would fail in the middle.
 
+    Returns:
+        How many numbers its weights are; None where nothing but reading them could tell (pickled
+        ones, quantized ones).
+
     Raises:
-        ModelError: no model in the folder, no safetensors, a truncated or damaged file, or more
-            weights than memory holds.
+        ModelError: no model in the folder, no safetensors, a truncated or damaged file, one that
+            could do harm (`model_files`), or more weights than memory holds.
     """
     config = folder / "config.json"
     if not config.is_file():
         raise ModelError(f'folder "{folder}" holds no model: there is no config.json in it.')
+    check_files(folder)
+    settings: Any = None
     try:
-        settings = json.loads(config.read_bytes())
+        settings = read_json(config, MAX_CONFIG_BYTES)
         named = isinstance(settings["model_type"], str)
         text = settings.get("text_config") or {}
         quantized = bool(settings.get("quantization_config") or text.get("quantization_config"))
-    except (OSError, *MALFORMED):
+    except MALFORMED:
         named = False
     if not named:
         raise ModelError(f'"{config}" is damaged: it should be JSON and name a model_type.')
     files = _weight_files(folder)
     if not files:
         if allow_pickle and any(folder.glob("*.bin")):
-            return
+            return None
         raise ModelError(
             f'folder "{folder}" has no .safetensors weights (pickled .bin weights can run code and '
             "are read only with --allow-pickle)."
         )
-    elements = sum(_elements(file, quantized) for file in files)
+    counts = [_elements(file, quantized) for file in files]
+    check_config(settings, config, sum(tensors for tensors, _ in counts))
+    elements = sum(count for _, count in counts)
     needed = elements * (4 if dtype == "float32" else 2)
     available = psutil.virtual_memory().available
     if needed > available:
@@ -91,6 +99,7 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
             f"{available / 2**30:.1f} GiB are free. Use --dtype bfloat16, a smaller model or a "
             "larger machine."
         )
+    return None if quantized else elements
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -101,32 +110,42 @@ def _weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        shards = sorted({str(s) for s in json.loads(index.read_bytes())["weight_map"].values()})
-    except (OSError, *MALFORMED) as error:
+        shards = sorted({str(s) for s in read_json(index, MAX_HEADER_BYTES)["weight_map"].values()})
+    except MALFORMED as error:
         raise ModelError(f'"{index}" is damaged: it should map weights to files.') from error
-    for shard in shards:
-        if not (folder / shard).is_file():
-            raise ModelError(f'folder "{folder}" lacks "{shard}", one of its {len(shards)} files.')
-    return [folder / shard for shard in shards]
+    files = [shard_path(folder, shard) for shard in shards]
+    for file in files:
+        if not file.is_file():
+            raise ModelError(
+                f'folder "{folder}" lacks "{file.name}", one of its {len(shards)} files.'
+            )
+    return files
 
 
-def _elements(file: Path, quantized: bool) -> int:
-    """Number of weights by a safetensors header; checks that the file is what it says."""
+def _elements(file: Path, quantized: bool) -> tuple[int, int]:
+    """Tensors and their numbers by a safetensors header; checks that the file is what it says."""
     try:
         size = file.stat().st_size
-        with file.open("rb") as stream:
+        with open_plain(file) as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(size - 8, 100 * 2**20):
+            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
                 raise ModelError(f'"{file}" is truncated or no safetensors file ({size} bytes).')
             header = json.loads(stream.read(length))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        total = int(sum(math.prod(entry["shape"]) for entry in tensors.values()))
+        shapes = [entry["shape"] for entry in tensors.values()]
+        total = sum(math.prod(operator.index(n) for n in shape) for shape in shapes)
+        # Of the smallest floats there are two in a byte.
+        sound = all(n >= 0 for shape in shapes for n in shape) and total <= 2 * size
         ends = [entry["data_offsets"][1] for entry in tensors.values()]
         promised = 8 + length + max(ends, default=0)
         integers = [n for n, entry in tensors.items() if _is_weight_of_integers(n, entry)]
         matches = promised == size
+        if matches and not sound:
+            raise ValueError("weights that are not in the file")
     except OSError as error:
         raise ModelError(f'"{file}" cannot be read ({error.strerror}).') from error
+    except NotPlain as error:
+        raise ModelError(f'"{file}" {error}.') from error
     except MALFORMED as error:
         raise ModelError(f'"{file}" has a damaged safetensors header.') from error
     if not matches:
@@ -138,7 +157,7 @@ def _elements(file: Path, quantized: bool) -> int:
             f'"{file}" is damaged: weight "{integers[0]}" is of integers '
             f"({tensors[integers[0]]['dtype']}), and config.json tells of no quantization."
         )
-    return total
+    return len(tensors), total
 
 
 def _is_weight_of_integers(name: str, entry: dict[str, Any]) -> bool:

@@ -130,9 +130,10 @@ class ChatFormat:
                 # Qwen 3 and its like: the prompt ends where the answer starts, not the thinking.
                 enable_thinking=False,
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program, and may fail in any way
             roles = ", ".join(turn["role"] for turn in turns)
-            raise UserError(f"the chat template refuses a chat of {roles}: {error}.") from error
+            told = str(error) if isinstance(error, TemplateError) else repr(error)
+            raise UserError(f"the chat template refuses a chat of {roles}: {told}.") from error
         return str(text)
 
 

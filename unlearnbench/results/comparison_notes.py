@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from unlearnbench.errors import counted
+from unlearnbench.plain_text import plain_line
 from unlearnbench.results.difference import ALPHA, Difference, absent_word, prefix_of
 from unlearnbench.results.outcome import Measured, Outcome
 from unlearnbench.results.pooling import DETERMINISTIC
-from unlearnbench.results.store import plain_line
 
 #: With fewer clusters than this an interval is clearly too narrow (docs/metrics.md).
 FEW_CLUSTERS = 20

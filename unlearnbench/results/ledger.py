@@ -37,6 +37,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from unlearnbench import plugin_code
 from unlearnbench.errors import PluginError, ResultError, UserError
+from unlearnbench.plain_files import NotPlain, read_plain
 from unlearnbench.results.records import read_packed, sha256_of
 from unlearnbench.results.schema import Result
 from unlearnbench.results.store import MAX_RESULT_BYTES, records_of, write_atomically
@@ -76,12 +77,12 @@ class Ledger:
         if code is None:
             return None
         try:
-            contents = [path.name, sha256_of(_bounded(path))]
+            contents = [path.name, sha256_of(read_plain(path, MAX_RESULT_BYTES))]
             for field, file, stated in records_of(result, path):
                 if self._digest(file) != stated:
                     return None
                 contents += [field, file.name, self._digest(file)]
-        except (ResultError, OSError):
+        except (ResultError, NotPlain, OSError):
             return None
         message = json.dumps([code, *contents]).encode()
         return hmac.new(self._secret, message, "sha256").hexdigest()
@@ -133,14 +134,6 @@ class Ledger:
         if plugins not in self._codes:
             self._codes[plugins] = _code_of(result)
         return self._codes[plugins]
-
-
-def _bounded(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        data = stream.read(MAX_RESULT_BYTES + 1)
-    if len(data) > MAX_RESULT_BYTES:
-        raise ResultError(f"{path.name}: too large.")
-    return data
 
 
 # --- the code -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unlearnbench.errors import ResultError
+from unlearnbench.plain_files import NotPlain, read_plain
 
 #: A records file may not be larger than this, packed or unpacked: some thirty times what the
 #: largest task of the field makes. A bomb is refused when it passes it, not when it has gone off.
@@ -111,14 +112,14 @@ def read_packed(path: Path) -> bytes:
     """The bytes of a records file, as they lie there.
 
     Raises:
-        ResultError: it is missing, a link, or too large.
+        ResultError: it is missing, no plain file (a link is none), or too large.
     """
     try:
-        if path.is_symlink() or not path.is_file():
-            raise ResultError(f"{path.name} is missing{' (a link)' if path.is_symlink() else ''}.")
-        if path.stat().st_size > MAX_RECORDS_BYTES:
-            raise ResultError(f"{path.name}: larger than {MAX_RECORDS_BYTES >> 20} MiB.")
-        return path.read_bytes()
+        return read_plain(path, MAX_RECORDS_BYTES, follow=False)
+    except FileNotFoundError as error:
+        raise ResultError(f"{path.name} is missing.") from error
+    except NotPlain as error:
+        raise ResultError(f"{path.name}: {str(error).removeprefix('is ')}.") from error
     except OSError as error:
         raise ResultError(f"{path.name}: cannot be read ({error.strerror}).") from error
 

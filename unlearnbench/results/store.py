@@ -14,6 +14,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from unlearnbench.errors import ResultError
+from unlearnbench.plain_files import NotPlain, read_plain
+from unlearnbench.plain_text import plain_line
 from unlearnbench.results.records import Record, dump_records, read_packed, sha256_of
 from unlearnbench.results.schema import RecordsBlock, Result
 
@@ -203,11 +205,9 @@ def load_result(path: Path) -> Result:
 def read_result(path: Path) -> tuple[list[str], Result | None]:
     """One result file with all its schema faults (`field: fault`) instead of an exception."""
     try:
-        if not path.is_file():
-            return ["not a file"], None
-        if path.stat().st_size > MAX_RESULT_BYTES:
-            return [f"larger than {MAX_RESULT_BYTES >> 20} MiB"], None
-        text = path.read_bytes()
+        text = read_plain(path, MAX_RESULT_BYTES)
+    except NotPlain as error:
+        return [str(error).removeprefix("is ")], None
     except OSError as error:
         return [f"cannot be read ({error.strerror})"], None
     try:
@@ -226,12 +226,6 @@ def _faults(error: ValidationError) -> list[str]:
     ]
     more = len(told) - MAX_FAULTS
     return told if more <= 0 else [*told[:MAX_FAULTS], f"document: {more} faults more"]
-
-
-def plain_line(text: str) -> str:
-    """A stranger's text as one line that no terminal obeys."""
-    safe = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return safe if len(safe) <= 1000 else f"{safe[:1000]} …"
 
 
 def dump_result(result: Result) -> bytes:

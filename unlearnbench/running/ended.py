@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import IO
 
+from unlearnbench.plain_text import told
+
 
 def last_words(log: IO[bytes]) -> str:
-    """The last line that it wrote to standard error."""
+    """The last line that it wrote to standard error, whatever wrote it, as it may be told."""
     log.seek(0)
     lines = log.read()[-2000:].decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    return told(lines[-1]) if lines else ""
 
 
 def told_of_signal(code: int) -> str:

@@ -15,6 +15,7 @@ from unlearnbench.experiment import is_experiment, load_from_file, short
 from unlearnbench.method import Method, target_fault
 from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.models.devices import check_device_name
+from unlearnbench.plain_text import holds_secret
 from unlearnbench.probe import Probe
 from unlearnbench.results.schema import MAX_REQUESTS, TuningBlock
 from unlearnbench.running.plan_file import TunedMethod
@@ -175,7 +176,27 @@ def plan_jobs(
                     )
                     for seed in runs
                 ]
+    for job in built:
+        _check_secrets(job)
     return list({json.dumps(j.model_dump(mode="json"), sort_keys=True): j for j in built}.values())
+
+
+def _check_secrets(job: Job) -> None:
+    """Raises UserError where a result of the job, which tells every option, would tell a secret."""
+    options = [
+        (job.method, job.config),
+        (job.task, {k: v for k, v in job.task_config.items() if k != "data_dir"}),
+        ("model", job.model.model_dump(include={"name", "label", "revision", "prompt_format"})),
+        *job.utility_config.items(),
+        *job.probe_config.items(),
+    ]
+    for name, given in options:
+        for key, value in given.items():
+            if holds_secret(value):
+                raise UserError(
+                    f"{setting_name(name)}.{key} holds a secret (a token, or a URL with one), and "
+                    "results tell every option. Log in (`hf auth login`) or use the environment."
+                )
 
 
 def check_ranks(jobs: Sequence[Job], ranks: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from unlearnbench.errors import UserError
 from unlearnbench.experiment import short
 from unlearnbench.method import MethodConfig
+from unlearnbench.plain_text import without_secrets
 from unlearnbench.running.plan import Job, ModelSpec, setting_name
 
 
@@ -59,7 +60,7 @@ def command_of(job: Job) -> str:
     for name, given in sorted(job.probe_config.items()):
         for key, value in given.items():
             words += ["--set", f"{name}.{key}={json.dumps(value)}"]
-    return shlex.join(words)[:2000]
+    return without_secrets(shlex.join(words))[:2000]
 
 
 def _portable_name(name: str, placeholder: str | None = None) -> str:
@@ -99,8 +100,8 @@ def file_sha256(path: Path) -> str:
 
 
 def without_folders(text: str) -> str:
-    """Text in which absolute paths are cut to their last part."""
-    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", text)
+    """Text without secrets, in which absolute paths are cut to their last part."""
+    return re.sub(r"(?<![\w.:/])/(?:[^\s/'\"]+/)+", "", without_secrets(text))
 
 
 def portable_traceback(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from unlearnbench.cache import cache_folder, locked
 from unlearnbench.errors import UserError
+from unlearnbench.plain_text import told
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.plan import Job
 from unlearnbench.running.ranks import Place
@@ -73,7 +74,7 @@ def main() -> None:
         except UserError as error:
             events.send("refused", message=str(error))
         except Exception as error:
-            events.send("broken", status="failed", message=f"{type(error).__name__}: {error}")
+            events.send("broken", status="failed", message=told(f"{type(error).__name__}: {error}"))
 
 
 def _run(runner: Any, job: Job, events: _Events) -> None:

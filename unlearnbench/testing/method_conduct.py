@@ -177,7 +177,6 @@ def evaluation_text(trial: Trial) -> None:
         "request, and nothing else of the task",
     )
     if refusal is not None:
-        hold("\n" not in str(refusal), f"it refuses in more than one line: {refusal}")
         raise NotTried(f"it refuses a small request of the task {TASK}: {refusal}")
 
 

@@ -70,13 +70,14 @@ def command(
 
 def _read(path: Path) -> File:
     from unlearnbench.errors import DataError
+    from unlearnbench.plain_files import NotPlain, read_plain
     from unlearnbench_leaderboard.importers.log import MAX_BYTES
 
     name = click.format_filename(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f'"{name}" is larger than {MAX_BYTES >> 20} MiB.')
-        return name, path.read_bytes()
+        return name, read_plain(path, MAX_BYTES)
+    except NotPlain as error:
+        raise DataError(f'"{name}" {error}.') from error
     except OSError as error:
         raise DataError(f'"{name}" cannot be read ({error.strerror}).') from error
 

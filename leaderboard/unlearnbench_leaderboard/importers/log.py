@@ -14,6 +14,8 @@ from unlearnbench_leaderboard.plain_json import each_once
 
 #: A log may not be larger than this: thirty times what TOFU's largest split makes.
 MAX_BYTES = 64 * 1024 * 1024
+#: Lists and objects of one log; in memory a small one takes thirty times what it takes as text.
+MAX_PARTS = 4_000_000
 #: Figures of one log, and items of one figure.
 MAX_FIGURES = 2000
 MAX_ITEMS = 200_000
@@ -101,6 +103,8 @@ def parse(data: bytes, name: str) -> Any:
     """
     if len(data) > MAX_BYTES:
         raise DataError(f"{name}: larger than {MAX_BYTES >> 20} MiB, which no log of this kind is.")
+    if data.count(b"[") + data.count(b"{") > MAX_PARTS:
+        raise DataError(f"{name}: more than {MAX_PARTS} lists and objects, which no log has.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
