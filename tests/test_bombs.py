@@ -1,7 +1,7 @@
 """Small files that would unfold to more than the machine has, read where memory is short.
 
-All of them are read by one process that may take no more than `ROOM` beside what it has when all is
-imported: what unfolds ends in a MemoryError there, which no reader may raise.
+Each is read by a process that may take no more than `ROOM` beside what it has when all is imported:
+what unfolds ends in a MemoryError there, which no reader may raise.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pyarrow import parquet
 ROOM = 1800 * 1024**2
 
 READING = """
-import json, resource, sys, time
+import json, os, resource, sys, time
 from pathlib import Path
 from unlearnbench.errors import UserError
 from unlearnbench.models.location import check_folder
@@ -52,9 +53,14 @@ READERS = {
     "model": lambda p: check_folder(p.parent, "float32", False),
 }
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[1]), resource.RLIM_INFINITY))
+_, most = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[1]), most))
 for line in sys.stdin:
     path, reader = json.loads(line)
+    if child := os.fork():  # what one left behind is not taken from the next
+        if os.waitpid(child, 0)[1]:
+            print(json.dumps(["failed: it died", 0]), flush=True)
+        continue
     start = time.process_time()
     try:
         READERS[reader](Path(path))
@@ -64,6 +70,7 @@ for line in sys.stdin:
     except BaseException as error:
         told = f"failed: {type(error).__name__}: {error}"
     print(json.dumps([told, time.process_time() - start]), flush=True)
+    os._exit(0)
 """
 
 
@@ -75,9 +82,15 @@ def endless_gzip(head: bytes = b"", of: bytes = b"\0") -> bytes:
     return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + start + part * 4096 + b"\x03\0" + b"\0" * 8
 
 
+def repeated(text: str, rows: int) -> pyarrow.DictionaryArray:
+    """One text in every row, kept once: here as in the file."""
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int32()), [text])
+
+
 def table(**columns: Any) -> bytes:
+    """A parquet file whose repeated texts are plain texts for whoever reads it."""
     stream = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), stream, compression="zstd")
+    parquet.write_table(pyarrow.table(columns), stream, compression="zstd", store_schema=False)
     return stream.getvalue()
 
 
@@ -85,64 +98,82 @@ def header(length: int, text: bytes) -> bytes:
     return struct.pack("<Q", length) + text
 
 
+def many(size: int) -> bytes:
+    """A list of empty lists, of about `size` bytes."""
+    return b"[" + b"[]," * (size // 3) + b"[]]"
+
+
 LAUGHS = b"".join(
     b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1) if n else b"x"] * 9))
     for n in range(12)
 )
 DEEP = b"[" * 1_000_000
-MANY = b"[" + b"[]," * 20_000_000 + b"[]]"
 DIGITS = b"1" * 1_000_000
 CONFIG = b'{"model_type": "gpt2"}'
-GROUP = {"question": ["a" * 4_000_000] * 300, "choices": [list("abcd")] * 300, "answer": [0] * 300}
 
-#: What it is: its name, its bytes, and who reads it.
-BOMBS: dict[str, tuple[str, bytes, str]] = {
-    "4 GiB of nothing as records": ("a.gz", endless_gzip(), "records"),
-    "4 GiB of nothing to search in": ("b.gz", endless_gzip(), "found"),
-    "4 GiB of lines as records": ("c.gz", endless_gzip(of=b"\n"), "records"),
-    "a gzip of a gzip": ("d.gz", gzip.compress(endless_gzip()[:1_000_000]), "records"),
-    "a result that is deep": ("e.json", DEEP, "result"),
-    "a result of many lists": ("f.json", MANY[:12_000_000], "verified"),
-    "a result of a long number": ("g.json", b'{"run_id": %s}' % DIGITS, "result"),
-    "a result of a long text": ("h.json", b'{"run_id": "%s"}' % (b"x" * 15_000_000), "verified"),
-    "a number without end": ("i.json", b'{"metrics": [{"value": 1e999}]}', "result"),
-    "a billion laughs": ("j.yaml", LAUGHS, "plan"),
-    "a plan that is deep": ("k.yaml", DEEP, "plan"),
-    "a plan of a long number": ("l.yaml", b"seeds: [%s]" % DIGITS, "plan"),
-    "a plan of a long hex number": ("m.yaml", b"seeds: [0x%s]" % (b"f" * 900_000), "plan"),
-    "a plan of many values": ("n.yaml", b"methods: [" + b"a," * 500_000 + b"a]", "plan"),
-    "figures that laugh": ("o.yaml", LAUGHS, "reported"),
-    "figures that are deep": ("p.json", DEEP[:900_000], "reported"),
-    "a log that is deep": ("q.json", DEEP, "log"),
-    "a log of many lists": ("r.json", b'{"model_utility": %s}' % MANY[:60_000_000], "log"),
-    "a log of a long number": ("s.json", b'{"model_utility": %s}' % DIGITS, "log"),
-    "a row that is deep": ("t/forget10.json", DEEP, "tofu"),
-    "a row of a long number": ("u/forget10.json", b'{"question": %s}' % DIGITS, "tofu"),
-    "millions of small rows": ("v/forget10.json", b'{"a":1}\n' * 8_000_000, "tofu"),
-    "a case that is deep": ("w/counterfact.json", DEEP, "counterfact"),
-    "millions of cases": ("x/counterfact.json", b"[" + b"{}," * 20_000_000 + b"{}]", "counterfact"),
-    "one text for all rows": ("y/all/test-0.parquet", table(**GROUP), "questions"),
+
+def questions() -> bytes:
+    choices = [list("abcd")] * 300
+    return table(question=repeated("a" * 4_000_000, 300), choices=choices, answer=[0] * 300)
+
+
+#: What it is: its name, what makes its bytes (each is made, written and let go, or the tests
+#: themselves would be the bomb), and who reads it.
+BOMBS: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "4 GiB of nothing as records": ("a.gz", lambda: endless_gzip(), "records"),
+    "4 GiB of nothing to search in": ("b.gz", lambda: endless_gzip(), "found"),
+    "4 GiB of lines as records": ("c.gz", lambda: endless_gzip(of=b"\n"), "records"),
+    "a gzip of a gzip": ("d.gz", lambda: gzip.compress(endless_gzip()[:1_000_000]), "records"),
+    "a result that is deep": ("e.json", lambda: DEEP, "result"),
+    "a result of many lists": ("f.json", lambda: many(12_000_000), "verified"),
+    "a result of a long number": ("g.json", lambda: b'{"run_id": %s}' % DIGITS, "result"),
+    "a result of a long text": (
+        "h.json",
+        lambda: b'{"run_id": "%s"}' % (b"x" * 15_000_000),
+        "verified",
+    ),
+    "a number without end": ("i.json", lambda: b'{"metrics": [{"value": 1e999}]}', "result"),
+    "a billion laughs": ("j.yaml", lambda: LAUGHS, "plan"),
+    "a plan that is deep": ("k.yaml", lambda: DEEP, "plan"),
+    "a plan of a long number": ("l.yaml", lambda: b"seeds: [%s]" % DIGITS, "plan"),
+    "a plan of a long hex number": ("m.yaml", lambda: b"seeds: [0x%s]" % (b"f" * 900_000), "plan"),
+    "a plan of many values": ("n.yaml", lambda: b"methods: [" + b"a," * 500_000 + b"a]", "plan"),
+    "figures that laugh": ("o.yaml", lambda: LAUGHS, "reported"),
+    "figures that are deep": ("p.json", lambda: DEEP[:900_000], "reported"),
+    "a log that is deep": ("q.json", lambda: DEEP, "log"),
+    "a log of many lists": ("r.json", lambda: b'{"model_utility": %s}' % many(60_000_000), "log"),
+    "a log of a long number": ("s.json", lambda: b'{"model_utility": %s}' % DIGITS, "log"),
+    "a row that is deep": ("t/forget10.json", lambda: DEEP, "tofu"),
+    "a row of a long number": ("u/forget10.json", lambda: b'{"question": %s}' % DIGITS, "tofu"),
+    "millions of small rows": ("v/forget10.json", lambda: b'{"a":1}\n' * 8_000_000, "tofu"),
+    "a case that is deep": ("w/counterfact.json", lambda: DEEP, "counterfact"),
+    "millions of cases": (
+        "x/counterfact.json",
+        lambda: b"[" + b"{}," * 20_000_000 + b"{}]",
+        "counterfact",
+    ),
+    "one text for all rows": ("y/all/test-0.parquet", questions, "questions"),
     "one text for all documents": (
         "z/cyber-forget-corpus/train-0.parquet",
-        table(text=["b" * 9_000_000] * 2000),
+        lambda: table(text=repeated("b" * 9_000_000, 2000)),
         "documents",
     ),
     "a header that is long": (
         "1/model.safetensors",
-        header(1 << 40, b"{}"),
+        lambda: header(1 << 40, b"{}"),
         "model",
     ),
     "a header of many lists": (
         "2/model.safetensors",
-        header(32_000_000, b'{"a":' + MANY[:31_999_990] + b"[]]}"),
+        lambda: header(6 + len(many(31_999_990)), b'{"a":' + many(31_999_990) + b"}"),
         "model",
     ),
     "a header of a long number": (
         "3/model.safetensors",
-        header(1_000_030, b'{"a": {"shape": [%s]}}        ' % DIGITS),
+        lambda: header(1_000_030, b'{"a": {"shape": [%s]}}        ' % DIGITS),
         "model",
     ),
-    "an index that is deep": ("4/model.safetensors.index.json", DEEP, "model"),
+    "an index that is deep": ("4/model.safetensors.index.json", lambda: DEEP, "model"),
 }
 
 
@@ -151,10 +182,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, float
     """What came of each bomb, and in how many seconds."""
     folder = tmp_path_factory.mktemp("bombs")
     asked = []
-    for name, data, reader in BOMBS.values():
+    for name, make, reader in BOMBS.values():
         path: Path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        path.write_bytes(make())
         if reader == "model":
             (path.parent / "config.json").write_bytes(CONFIG)
         asked.append(json.dumps([str(path), reader]))
@@ -183,4 +214,4 @@ def test_the_bombs_are_small_and_what_they_would_take_is_not():
     assert len(endless_gzip()) < 8_000_000
     unpacked = zlib.decompressobj(31).decompress(endless_gzip(), 100_000_000)
     assert len(unpacked) == 100_000_000  # and so on
-    assert len(BOMBS["one text for all rows"][1]) < 100_000
+    assert len(BOMBS["one text for all rows"][1]()) < 100_000
