@@ -290,7 +290,7 @@ def test_the_module_is_the_console_script() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--nope"], "No such option '--nope'. (Did you mean one of: '--dtype', '--model'?)"),
+        (["--nope"], "No such option"),  # the rest is worded by click's version
         (["--plan"], "Option '--plan' requires an argument."),
         (["--workers", "many"], "Invalid value for '--workers': 'many' is not a valid integer"),
     ],
