@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from unlearnbench.cli import cli
-from unlearnbench.testing import METHOD_RULES, TASK_RULES
+from unlearnbench.testing import METHOD_RULES, PROBE_RULES, TASK_RULES
 
 TOYS = Path(__file__).parents[1] / "testing" / "toy_methods.py"
 TASKS = TOYS.with_name("toy_task.py")
+PROBES = TOYS.with_name("toy_probes.py")
 #: What takes longest.
 QUICKLY = ("--without", "end-to-end,evaluation-text")
 
@@ -35,7 +36,7 @@ def marks(result: Result) -> dict[str, str]:
 def test_the_rules_are_listed_by_kind_and_fit_a_terminal():
     shown = check("--rules").output
     assert [line.split()[0] for line in shown.splitlines() if line[0] == " "] == [
-        rule.name for rule in (*METHOD_RULES, *TASK_RULES)
+        rule.name for rule in (*METHOD_RULES, *TASK_RULES, *PROBE_RULES)
     ]
     assert max(map(len, shown.splitlines())) <= 100
     only = check("--rules", "--kind", "task").output.splitlines()
@@ -97,19 +98,23 @@ def test_a_registered_task_is_checked_on_a_model_of_choice():
     assert (done.exit_code, marks(done)) == (0, {"registered": "✓", "records": "✓"})
 
 
+def test_a_probe_is_checked_by_its_name_or_in_a_file():
+    quickly = ("--without", "light,end-to-end")
+    done = check("quantize", *quickly)
+    assert (done.exit_code, set(marks(done).values())) == (0, {"✓"}), done.output
+    broken = check(f"{PROBES}:Quotes", *quickly)
+    assert broken.exit_code == 1
+    assert [name for name, mark in marks(broken).items() if mark == "✗"] == ["records"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing to check: name methods or tasks, or FILE.py:Class."),
-        (["romee"], 'no method or task is called "romee". Did you mean rome'),
-        (
-            ["relearn"],
-            '"relearn" is a probe, and there are no rules for probes yet: check tries methods and '
-            "tasks.",
-        ),
+        ([], "nothing to check: name methods, tasks or probes, or FILE.py:Class."),
+        (["romee"], 'no method, task or probe is called "romee". Did you mean rome'),
         (["lm-eval"], '"lm-eval" is a utility, and there are no rules for utilities yet'),
         (["nano", "--kind", "method"], 'no method is called "nano"'),
-        ([f"{TOYS}:Soun"], 'has no Method or Task subclass "Soun"'),
+        ([f"{TOYS}:Soun"], 'has no Method or Task or Probe subclass "Soun"'),
         (["rome", "--set", "room.steps=3"], '"room" is not checked. Checked: rome.'),
         (["rome", "--set", "rome.stps=3"], 'no hyperparameter of rome is called "stps"'),
         (["none", "--without", "progres"], 'no rule is called "progres". Did you mean progress'),

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from unlearnbench import UserError, plugins
 from unlearnbench.cli import cli
 from unlearnbench.scaffold import NAME, check_name, class_of, module_of, render
-from unlearnbench.testing import METHOD_RULES, TASK_RULES
+from unlearnbench.testing import METHOD_RULES, PROBE_RULES, TASK_RULES
 
 #: What `unlearnbench check` tries.
-RULES = {"method": METHOD_RULES, "task": TASK_RULES}
-KINDS = ("method", "task", "probe")
+RULES = {"method": METHOD_RULES, "task": TASK_RULES, "probe": PROBE_RULES}
+KINDS = tuple(RULES)
 
 
 def new(*arguments: str | Path) -> Result:
@@ -61,11 +61,10 @@ def test_what_is_written_installs_and_passes_at_once(kind: str, tmp_path: Path):
     assert line.startswith("  ✓ soft-tide")
     assert "unlearnbench-soft-tide 0.1.0" in line
 
-    if kind in RULES:
-        checked = process("-m", "unlearnbench", "check", "soft-tide", **here)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-        assert checked.stdout.splitlines()[0] == f"{kind} soft-tide (unlearnbench-soft-tide 0.1.0)"
-        assert checked.stdout.splitlines()[-1] == f"{len(RULES[kind])} rules kept, 0 broken."
+    checked = process("-m", "unlearnbench", "check", "soft-tide", **here)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.splitlines()[0] == f"{kind} soft-tide (unlearnbench-soft-tide 0.1.0)"
+    assert checked.stdout.splitlines()[-1] == f"{len(RULES[kind])} rules kept, 0 broken."
 
     tested = process("-m", "pytest", "-q", "-p", "no:cacheprovider", package, **here)
     assert tested.returncode == 0, tested.stdout
@@ -92,7 +91,7 @@ def test_the_tests_of_a_new_probe_name_no_option_of_it(
 ):
     monkeypatch.syspath_prepend(tmp_path)
     tests = probe_tests(tmp_path, "slack-tide", ("scale", "strength"))
-    assert len(tests) == 2
+    assert len(tests) == 3
     for test in tests.values():
         test()
 
@@ -135,8 +134,7 @@ def test_what_is_written_is_clean_and_says_what_comes_next(kind: str, tmp_path: 
             f"tests/test_{kind}.py",
         ]
     )
-    last = "check" if kind in RULES else "info"
-    for step in ("pip install -e", "python -m pytest", f"unlearnbench {last} soft-tide"):
+    for step in ("pip install -e", "python -m pytest", "unlearnbench check soft-tide"):
         assert step in done.output
     style = ["--isolated", "--config", "line-length=100"]
     for command in (

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 
 from tests.plugin_site import Site, plugin_site
 from unlearnbench import UserError
-from unlearnbench.cli import cli
+from unlearnbench.cli import cli, run_display
 from unlearnbench.method import silent
 from unlearnbench.results import Result, ResultStore, load_records, load_result
 from unlearnbench.results.records import dump_records, sha256_of
 from unlearnbench.results.store import dump_result, tree_files
 from unlearnbench.results.verification import verify
+from unlearnbench.running import Outcome
 from unlearnbench.running.job import JobRunner
 from unlearnbench.running.plan import Job, plan_jobs
 from unlearnbench.running.plan_file import read_plan
@@ -563,3 +564,25 @@ def test_a_plan_and_the_command_line_name_them(site: Site, pair: Path, tmp_path:
     info = CliRunner().invoke(cli, ["info", "peek"])
     assert "probe peek" in info.output
     assert "items" in info.output
+
+
+def test_a_failed_probe_is_in_the_summary_and_in_the_exit_code(
+    site: Site,
+    pair: Path,
+    methods: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = [_job(pair, methods, "fails", "peek"), _job(pair, methods, "peek")]
+    outcomes = [Outcome(job, "ok", _run(job, tmp_path / str(i))[1]) for i, job in enumerate(jobs)]
+    codes = {}
+    for asked in (1, 2):
+        monkeypatch.setattr(run_display, "run_jobs", lambda *_, n=asked, **__: outcomes[-n:])
+        how = {"workers": 1, "ranks": 1, "threads": 1, "timeout": None}
+        codes[asked] = run_display.run_and_show(jobs[-asked:], tmp_path, **how).exit_code
+    assert codes == {1: 0, 2: 1}  # the second job alone, then both
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("probe ")] == [
+        "probe fails failed in 1 job (above): run again to make it anew."
+    ]

@@ -1,10 +1,10 @@
-"""`unlearnbench check`: the conformance suite on any method or task, a line a rule."""
+"""`unlearnbench check`: the conformance suite on any method, task or probe, a line a rule."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,9 @@ import click
 from unlearnbench.cli.list import WIDTH
 
 if TYPE_CHECKING:
-    from unlearnbench.method import Method
-    from unlearnbench.task import Task
     from unlearnbench.testing import Verdict
 
-KINDS = ("method", "task")
+KINDS = ("method", "task", "probe")
 #: Tokens that the tiny model of a task takes: prompts of long texts are some thousands.
 POSITIONS = 8192
 
@@ -30,7 +28,8 @@ POSITIONS = 8192
     "settings",
     multiple=True,
     metavar="NAME.KEY=VALUE",
-    help="Hyperparameter of a method (of FILE.py:Class by its class), or option of a task.",
+    help="Hyperparameter of a method (of FILE.py:Class by its class), or option of a task or "
+    "probe.",
 )
 @click.option(
     "--model", metavar="MODEL", help="What a task is tried on; default: tiny, random weights."
@@ -45,10 +44,11 @@ def command(
     without: tuple[str, ...],
     rules: bool,
 ) -> None:
-    """Try the contract of a method or task, rule by rule; the exit code is 1 if one is broken.
+    """Try the contract of a method, task or probe, rule by rule; exit code 1 if one is broken.
 
-    A method runs on tiny models with random weights, then once through the runner. Few steps make
-    it quick. A name that is no plugin yet is a file with its class.
+    A method runs on tiny models with random weights, a probe attacks the nano model, then each runs
+    once through the runner. Few steps make it quick. A name that is no plugin yet is a file with
+    its class.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def command(
         _list_rules(KINDS if kind is None else (kind,))
         return
     if not names:
-        raise UserError("nothing to check: name methods or tasks, or FILE.py:Class.")
+        raise UserError("nothing to check: name methods, tasks or probes, or FILE.py:Class.")
     given = parse_settings(settings)
     found = [(name, *each) for name in names for each in _loaded(name, kind)]
     unused = set(given) - {setting_name(name) for name, _, _ in found}
@@ -78,49 +78,56 @@ def command(
         for name, k, loaded in found
     ]
     broken = [
-        _show(k, name, subject, _verdicts(k, subject, split_names(without), model))
+        _show(k, name, subject, _verdicts(k, subject, split_names(without, "--without"), model))
         for k, name, subject in subjects
     ]
     sys.exit(1 if any(broken) else 0)
 
 
 def _loaded(name: str, kind: str | None) -> list[tuple[str, type[Any]]]:
-    """The method or task of this name, or both."""
+    """The plugin of this name with its kind, or each where several kinds have one."""
     from unlearnbench import plugins
     from unlearnbench.errors import PluginError, UserError, unknown_name
     from unlearnbench.experiment import is_experiment, load_from_file
     from unlearnbench.method import Method
-    from unlearnbench.running.plan import load_method, load_task
+    from unlearnbench.probe import Probe
+    from unlearnbench.running.plan import load_method, load_probe, load_task
     from unlearnbench.task import Task
 
-    bases: Mapping[str, type[Any]] = {"method": Method, "task": Task}
+    bases: Mapping[str, type[Any]] = {"method": Method, "task": Task, "probe": Probe}
+    loaders: Mapping[str, Callable[[str], type[Any]]]
+    loaders = {"method": load_method, "task": load_task, "probe": load_probe}
     kinds = KINDS if kind is None else (kind,)
     if is_experiment(name):
         loaded = load_from_file(name, {k: bases[k] for k in kinds})
-        return [("method" if issubclass(loaded, Method) else "task", loaded)]
+        return [(next(k for k in kinds if issubclass(loaded, bases[k])), loaded)]
     found = [k for k in kinds if any(p.name == name for p in plugins.plugins(k))]
     if not found:
         others = [k for k in plugins.GROUPS if any(p.name == name for p in plugins.plugins(k))]
         if others and kind is None:
             raise UserError(
                 f'"{name}" is a {" and a ".join(others)}, and there are no rules for '
-                f"{' and '.join(plugins.PLURALS[k] for k in others)} yet: check tries methods and "
-                "tasks."
+                f"{' and '.join(plugins.PLURALS[k] for k in others)} yet: check tries methods, "
+                "tasks and probes."
             )
         known = {p.name for k in kinds for p in plugins.plugins(k)}
-        raise PluginError(unknown_name(" or ".join(kinds), name, known))
-    return [(k, load_method(name) if k == "method" else load_task(name)) for k in found]
+        raise PluginError(unknown_name(_any_of(kinds), name, known))
+    return [(k, loaders[k](name)) for k in found]
 
 
-def _verdicts(
-    kind: str, subject: Method[Any] | Task[Any], without: list[str], model: str | None
-) -> Iterable[Verdict]:
+def _any_of(kinds: Sequence[str]) -> str:
+    """`method, task or probe`."""
+    return " or ".join(filter(None, [", ".join(kinds[:-1]), kinds[-1]]))
+
+
+def _verdicts(kind: str, subject: Any, without: list[str], model: str | None) -> Iterable[Verdict]:
     from unlearnbench import load_model
-    from unlearnbench.method import Method
-    from unlearnbench.testing import examine_method, examine_task, tiny_model
+    from unlearnbench.testing import examine_method, examine_probe, examine_task, tiny_model
 
-    if isinstance(subject, Method):
+    if kind == "method":
         return examine_method(subject, without=without)
+    if kind == "probe":
+        return examine_probe(subject, without=without)
     tried = load_model(model) if model else tiny_model("llama", layers=2, positions=POSITIONS)
     return examine_task(subject, tried, without=without)
 
@@ -159,9 +166,10 @@ def _origin(kind: str, name: str) -> str:
 
 
 def _list_rules(kinds: Iterable[str]) -> None:
-    from unlearnbench.testing import METHOD_RULES, TASK_RULES
+    from unlearnbench.testing import METHOD_RULES, PROBE_RULES, TASK_RULES
 
-    tables: Mapping[str, Iterable[Any]] = {"method": METHOD_RULES, "task": TASK_RULES}
+    tables: Mapping[str, Iterable[Any]]
+    tables = {"method": METHOD_RULES, "task": TASK_RULES, "probe": PROBE_RULES}
     for kind in kinds:
         click.secho(f"a {kind}", bold=True)
         for rule in tables[kind]:

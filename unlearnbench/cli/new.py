@@ -35,5 +35,5 @@ def command(kind: str, name: str, out: Path) -> None:
             click.echo(click.format_filename(path))
     shown = shlex.quote(os.path.normpath(folder))
     steps = [f"pip install -e {shown}", f"python -m pytest {shown}"]
-    steps.append(f"unlearnbench {'info' if kind == 'probe' else 'check'} {name}")
+    steps.append(f"unlearnbench check {name}")
     click.echo("\n  ".join(["\nNext:", *steps]))

@@ -36,8 +36,8 @@ def command(
     """Run methods on tasks and write one result file per job.
 
     A job is one method on one task, model and seed. Finished jobs are skipped, so the same command
-    goes on after an interruption. A job that fails is recorded and the rest go on; the exit code
-    is then 1.
+    goes on after an interruption. A job or a probe that fails is recorded and the rest go on; the
+    exit code is then 1.
 
     \b
     Examples:
@@ -60,7 +60,7 @@ def _seeds(values: tuple[str, ...]) -> list[int]:
     from unlearnbench.errors import UserError
 
     seeds = []
-    for text in names(values):
+    for text in names(values, "--seed"):
         try:
             seeds.append(int(text))
         except ValueError as error:

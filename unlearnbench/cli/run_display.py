@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from unlearnbench.cli.progress import Display, display
 from unlearnbench.errors import UserError, counted
+from unlearnbench.results import load_result
 from unlearnbench.running import Event, Job, Outcome, run_jobs
 from unlearnbench.running.ranks import refuse_launcher
 
@@ -30,7 +32,9 @@ class Shown:
 def run_and_show(
     jobs: Sequence[Job], out: Path, *, workers: int, ranks: int, threads: int, timeout: float | None
 ) -> Shown:
-    """Runs the jobs. The exit code is 1 when one failed; a divergence is an outcome."""
+    """Runs the jobs. The exit code is 1 when one failed, or a probe did; a divergence is an
+    outcome.
+    """
     try:
         refuse_launcher()
     except UserError as error:
@@ -57,9 +61,10 @@ def run_and_show(
             "The same command goes on from there."
         )
         return Shown(INTERRUPTED, None)
-    _summary(outcomes, out, time.monotonic() - start)
+    attacks = _failed_probes(outcomes)
+    _summary(outcomes, attacks, out, time.monotonic() - start)
     failed = any(o.status not in ("ok", "diverged") for o in outcomes)
-    return Shown(int(failed), outcomes)
+    return Shown(int(failed or bool(attacks)), outcomes)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -115,10 +120,25 @@ class _Seen:
             )
 
 
-def _summary(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
+def _failed_probes(outcomes: Sequence[Outcome]) -> Counter[str]:
+    """Of each probe that was asked for and failed, in how many jobs. They are made again."""
+    return Counter(
+        name
+        for outcome in outcomes
+        if outcome.job.probes and outcome.path is not None
+        for name, block in load_result(outcome.path).probes.items()
+        if name in outcome.job.probes and block.status == "failed"
+    )
+
+
+def _summary(outcomes: Sequence[Outcome], attacks: Counter[str], out: Path, seconds: float) -> None:
     counts: dict[str, int] = {}
     for outcome in outcomes:
         word = "done before" if outcome.skipped else outcome.status
         counts[word] = counts.get(word, 0) + 1
     parts = ", ".join(f"{n} {word}" for word, n in counts.items())
     click.echo(f"{counted(len(outcomes), 'job')} in {seconds:.0f} s: {parts}. Results: {out}")
+    for name, n in sorted(attacks.items()):
+        click.echo(
+            f"probe {name} failed in {counted(n, 'job')} (above): run again to make it anew."
+        )

@@ -199,6 +199,14 @@ def study_of(
     from unlearnbench.experiment import located
     from unlearnbench.running.plan_file import DEFAULT_SEEDS, PlanFile, read_plan
 
+    for option, given_text in (
+        ("--suite", suite),
+        ("--retain-model", retain_model),
+        ("--model-label", model_label),
+        ("--prompt-format", prompt_format),
+    ):
+        if given_text is not None and not given_text.strip():
+            raise UserError(f'{option} "{given_text}" is empty: give a value, or leave it out.')
     if suite and plan:
         raise UserError("give --suite or --plan, not both.")
     base = None
@@ -207,8 +215,8 @@ def study_of(
     elif plan:
         base = read_plan(plan)
     base = base or PlanFile(methods=[], tasks=[], models=[], seeds=list(DEFAULT_SEEDS))
-    chosen_tasks: list[Any] = names(tasks) or list(base.tasks)
-    chosen_models: list[Any] = names(models) or list(base.models)
+    chosen_tasks: list[Any] = names(tasks, "--task") or list(base.tasks)
+    chosen_models: list[Any] = names(models, "--model") or list(base.models)
     if data_dir is not None:
         chosen_tasks = [with_options(t, data_dir=str(data_dir)) for t in chosen_tasks]
     if (retain_model or model_label) and len(chosen_models) > 1:
@@ -227,21 +235,33 @@ def study_of(
     given = {k: v for k, v in options.items() if v is not None}
     return Study(
         # As absolute paths: a sweep writes them into a plan in another folder.
-        methods=[located(m, Path.cwd()) for m in names(methods)] or list(base.methods),
+        methods=[located(m, Path.cwd()) for m in names(methods, "--method")] or list(base.methods),
         tasks=chosen_tasks,
         models=[with_options(m, **given) if given else m for m in chosen_models],
         seeds=base.seeds,
         settings=parse_settings(settings),
         tuning=base.tuning,
         utilities=list(utilities) or list(base.utilities),
-        probes=names(probes) or list(base.probes),
+        probes=names(probes, "--probes") or list(base.probes),
         requests=requests or base.requests,
     )
 
 
-def names(values: tuple[str, ...]) -> list[str]:
-    """`a,b` and repeated options alike; a path with a comma stays whole where it is a file's."""
-    return [name.strip() for value in values for name in _split(value) if name.strip()]
+def names(values: tuple[str, ...], option: str) -> list[str]:
+    """`a,b` and repeated options alike; a path with a comma stays whole where it is a file's.
+
+    Raises:
+        UserError: the option is given, and names nothing (a variable of the shell was empty).
+    """
+    found = []
+    for value in values:
+        named = [name.strip() for name in _split(value) if name.strip()]
+        if not named:
+            from unlearnbench.errors import UserError
+
+            raise UserError(f'{option} "{value}" names nothing: give a name, or leave it out.')
+        found += named
+    return found
 
 
 def _split(value: str) -> Iterator[str]:

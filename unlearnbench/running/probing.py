@@ -146,7 +146,7 @@ class Prober:
             start = time.perf_counter()
             records = asked.probe.attack(own, asks, progress)
             seconds = round(time.perf_counter() - start, 3)
-            _check(asked.name, records, may_hold_text(str(data[0])))
+            check_records(asked.name, records, may_hold_text(str(data[0])))
             if own.fingerprint() != fingerprint:
                 raise RuntimeError("it left the model changed, which a probe must not.")
             return records
@@ -255,8 +255,11 @@ def _content(block: ProbeBlock) -> list[Any]:
     return [block.version, block.distribution, block.distribution_version, block.config]
 
 
-def _check(name: str, records: list[Record], text: bool | None) -> None:
-    """Raises RuntimeError for records that are not what every probe tells."""
+def check_records(name: str, records: Sequence[Record], text: bool | None) -> None:
+    """Raises RuntimeError for records that are not what every probe tells.
+
+    `text`: whether a record may hold any.
+    """
     items = [r for r in records if r.split == FORGET]
     if not items:
         raise RuntimeError(f"probe {name} has no record of split {FORGET}.")

@@ -22,7 +22,6 @@ from unlearnbench.task import Task
 from unlearnbench.testing.claims import plugin_of
 from unlearnbench.testing.conformance import (
     NotTried,
-    failure_of,
     goes_forward,
     hold,
     one_line,
@@ -34,14 +33,8 @@ from unlearnbench.testing.method_trial import (
     other_generators,
     small_model,
 )
+from unlearnbench.testing.small_job import TASK, small_job
 from unlearnbench.testing.tiny_models import tiny_request, tiny_tokenizer
-
-#: Task and model of the end-to-end job: the smallest that the suite brings.
-TASK, MODEL = "nano", "nano"
-
-
-#: What keeps that job small, where the task has such options.
-SMALL = {"limit": 2, "facts": 4, "max_new_tokens": 4}
 
 
 @rule("repeats", "one seed gives one model, however often")
@@ -297,33 +290,12 @@ def no_subject(trial: Trial) -> None:
 
 @rule("end-to-end", "a small job gives a valid result")
 def end_to_end(trial: Trial) -> None:
-    from unlearnbench.results.store import ResultStore
-    from unlearnbench.results.verification import verify
-    from unlearnbench.running.job import FINAL, JobRunner
-    from unlearnbench.running.plan import Job, ModelSpec, load_task
-
     method = trial.method
-    options = {k: v for k, v in SMALL.items() if k in load_task(TASK).Config.model_fields}
-    job = Job(
-        method=_runnable(method),
-        config=method.config.model_dump(mode="json"),
-        task=TASK,
-        task_config=options,
-        model=ModelSpec(name=MODEL, device="cpu"),
-        seed=0,
-    )
-    store = ResultStore(trial.folder / "results")
-    runner = JobRunner(store)
     with other_generators(0, []):
-        result = runner.run(job, runner.identify(job), lambda done, total, note="": None)
-    hold(
-        result.status in FINAL,
-        f"a job on {TASK} ends as {result.status}: {failure_of(result)}",
-    )
-    for path in store.folder.rglob("*.json"):
-        faults = verify(path)
-        hold(
-            not faults, f"the result of a job on {TASK} is not valid: {faults[0] if faults else ''}"
+        small_job(
+            trial.folder / "results",
+            method=_runnable(method),
+            config=method.config.model_dump(mode="json"),
         )
 
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any, get_args
 
-from unlearnbench.experiment import MODULE_PREFIX
 from unlearnbench.method import silent
 from unlearnbench.results.records import dump_records, parse_records
 from unlearnbench.results.schema import Headline, Metric
@@ -26,11 +20,8 @@ from unlearnbench.testing.conformance import (
     no_duplicates,
     rule,
 )
+from unlearnbench.testing.looking import imports_no_torch, same_metrics
 from unlearnbench.testing.task_trial import Trial
-
-#: Numbers may differ by this where records come in another order: sums are rounded otherwise.
-TOLERANCE = 1e-6
-
 
 # --- records and metrics --------------------------------------------------------------------------
 
@@ -123,81 +114,25 @@ def aggregate(trial: Trial) -> None:
     hold(again == made, "aggregate() called twice gives other metrics")
     stored = parse_records(dump_records(records), "records")
     hold(
-        _same(task.aggregate(stored, stored, stored), made),
+        same_metrics(task.aggregate(stored, stored, stored), made),
         "aggregate() gives other metrics from records that were stored and read",
     )
     for seed in range(2):
         mixed = random.Random(seed).sample(records, len(records))
         hold(
-            _same(task.aggregate(mixed, mixed, mixed), made),
+            same_metrics(task.aggregate(mixed, mixed, mixed), made),
             "aggregate() gives other metrics from the same records in another order",
         )
 
 
-def _same(one: Sequence[Metric], other: Sequence[Metric]) -> bool:
-    return len(one) == len(other) and all(
-        (a.name, a.split, a.n, a.headline, a.higher_is_better)
-        == (b.name, b.split, b.n, b.headline, b.higher_is_better)
-        and all(
-            (x is None) == (y is None) and (x is None or y is None or _near(x, y))
-            for x, y in ((a.value, b.value), (a.ci_low, b.ci_low), (a.ci_high, b.ci_high))
-        )
-        and len(a.replicates or []) == len(b.replicates or [])
-        and all(_near(x, y) for x, y in zip(a.replicates or [], b.replicates or [], strict=True))
-        for a, b in zip(one, other, strict=True)
-    )
-
-
-def _near(one: float, other: float) -> bool:
-    # Replicates are rounded to six digits, which may move one by TOLERANCE again.
-    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=2 * TOLERANCE)
-
-
 # --- what it costs to look at results -------------------------------------------------------------
-
-_PROBE = """
-import functools, importlib, runpy, sys
-from pathlib import Path
-module, name, file = sys.argv[1:]
-if module.endswith(".py"):
-    task = runpy.run_path(module)[name]
-else:
-    task = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-if file:
-    from unlearnbench.results import load_records
-    records = load_records(Path(file))
-    task.aggregate(records, records, records)
-print("torch" in sys.modules)
-"""
 
 
 @rule("light", "importing it and calling aggregate() needs no torch")
 def light(trial: Trial) -> None:
     """Importing the task, and `aggregate` where there are records, in a process of their own."""
-    owner = type(trial.task)
-    module = owner.__module__
-    if "<locals>" in owner.__qualname__ or module == "__main__":
-        hold(False, f"{owner.__qualname__} cannot be imported by its name: define it in a module")
-    source = str(inspect.getsourcefile(owner))
     records = [] if trial.given_model is None else trial.records
-    file = trial.folder / "records.jsonl.gz"
-    if records:
-        file.write_bytes(dump_records(records))
-    arguments = [source if module.startswith(MODULE_PREFIX) else module, owner.__qualname__]
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE, *arguments, str(file) if records else ""],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        check=False,
-    )
-    where = f"{module} ({source})"
-    tail = done.stderr.strip().splitlines()[-1:] or [""]
-    hold(done.returncode == 0, f"{where} fails in a process of its own: {tail[0]}")
-    hold(
-        done.stdout.split()[-1:] == ["False"],
-        f"importing {where} or calling aggregate() imports torch: import it in evaluate()",
-    )
+    imports_no_torch(type(trial.task), "evaluate()", records, trial.folder)
 
 
 # --- a job ----------------------------------------------------------------------------------------
