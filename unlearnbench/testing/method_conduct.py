@@ -300,8 +300,9 @@ def no_subject(trial: Trial) -> None:
 def end_to_end(trial: Trial) -> None:
     from unlearnbench.results.store import ResultStore
     from unlearnbench.results.verification import verify
-    from unlearnbench.running.job import FINAL, JobRunner
+    from unlearnbench.running.job import JobRunner
     from unlearnbench.running.plan import Job, ModelSpec, load_task
+    from unlearnbench.running.saving import FINAL
 
     method = trial.method
     options = {k: v for k, v in SMALL.items() if k in load_task(TASK).Config.model_fields}
