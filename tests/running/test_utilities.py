@@ -22,6 +22,7 @@ from unlearnbench.running.job import JobRunner
 from unlearnbench.running.plan import Job, plan_jobs
 from unlearnbench.running.plan_file import read_plan
 from unlearnbench.running.portable import command_of
+from unlearnbench.running.resident import Resident
 from unlearnbench.running.sweep import searches
 
 #: Scores how likely a model finds one letter after another; counts what it is asked to do.
@@ -240,7 +241,7 @@ def test_an_unknown_task_of_a_utility_is_told_before_the_model_is_loaded(
 ) -> None:
     (job,) = _jobs(pair, "quiz:nosuch")
     # To call it would fail otherwise.
-    monkeypatch.setattr("unlearnbench.running.identity.loaded", None)
+    monkeypatch.setattr(Resident, "given", None)
     with pytest.raises(UserError, match='no quiz task is called "nosuch"'):
         _identity(job, tmp_path)
 

@@ -45,19 +45,20 @@ class Attacks:
     def on_references(self) -> OnReferences:
         """What each probe brings out of the model before unlearning, and of the oracle."""
         references, probes = self._references, self._identity.probes
-        before, retained = cache(references.original), cache(references.oracle)
-        # One after the other, so that no two models are in memory at once.
-        on_before = {
-            asked.name: self._attack(asked, before, references.before, "/before")
+        # One after the other, so that no two models are in memory at once; the oracle first, as
+        # the other is needed next.
+        retained = cache(references.oracle)
+        on_oracle = {
+            asked.name: self._attack(asked, retained, references.retained, "/oracle")
             for asked in probes
+            if references.retained and asked.probe.reads_oracle
         }
-        before.cache_clear()
+        retained.cache_clear()
+        before = cache(references.original)
         return {
             asked.name: (
-                on_before[asked.name],
-                self._attack(asked, retained, references.retained, "/oracle")
-                if references.retained and asked.probe.reads_oracle
-                else None,
+                self._attack(asked, before, references.before, "/before"),
+                on_oracle.get(asked.name),
             )
             for asked in probes
         }
@@ -94,7 +95,7 @@ class Attacks:
                 items=tuple(task.forget_items()),
                 request=task.request(self._seed),
                 seed=self._seed,
-                original=self._references.original,
+                original=self._references.another_original,
                 evaluated=self._evaluation.kept,
             ),
             self._seed,

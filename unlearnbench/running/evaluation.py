@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -26,7 +27,8 @@ class Evaluation:
         identity: what the job is named by.
         task: asks.
         utilities: ask too.
-        original: gives the model before unlearning, where answers are compared with its own.
+        original_beside: gives the model before unlearning for a while, beside the one that is
+            evaluated (None: that one is no longer needed), for what is said of its answers.
         progress: told how far it is.
     """
 
@@ -35,11 +37,11 @@ class Evaluation:
         identity: Identity,
         task: Task[Any],
         utilities: Sequence[tuple[Utility[Any], UtilityBlock]],
-        original: Callable[[], LanguageModel],
+        original_beside: Callable[[LanguageModel | None], AbstractContextManager[LanguageModel]],
         progress: Progress,
     ) -> None:
         self.task, self.utilities, self.progress = task, utilities, progress
-        self._identity, self._original = identity, original
+        self._identity, self._original_beside = identity, original_beside
 
     @property
     def asked(self) -> list[Any]:
@@ -48,20 +50,36 @@ class Evaluation:
         return [self.task.name, self.task.version, block.config, block.data.sha256]
 
     def records(
-        self, fingerprint: str, load: Callable[[], LanguageModel]
+        self,
+        fingerprint: str,
+        load: Callable[[], LanguageModel],
+        used: LanguageModel | None = None,
     ) -> tuple[list[Record], bool]:
         """The records of the model with this fingerprint, and whether all were made just now.
 
         `load` gives that very model, where its records are not kept yet: those of another must not
-        be left there.
+        be left there. `used` is that model too, where the caller goes on using it.
         """
-        model = cache(load)
-        records, fresh = self._of_task(fingerprint, model)
+        model, fresh = cache(load), True
+        of_utilities: list[Record] = []
         for utility, block in self.utilities:
             for part in block.tasks:
                 more, made = self._of_utility(fingerprint, model, utility, block, part)
-                records, fresh = [*records, *more], fresh and made
-        return records, fresh
+                of_utilities, fresh = [*of_utilities, *more], fresh and made
+
+        made_now = False
+
+        def make() -> list[Record]:
+            nonlocal made_now
+            made_now = True
+            records = self.task.evaluate(model(), self.progress)
+            model.cache_clear()  # before another needs its room
+            with self._original_beside(used) as original:
+                return self.task.assess_generations(records, original, self.progress)
+
+        # Last: behind its answers, what is said of them needs the model before unlearning.
+        records = self.kept(fingerprint, make)
+        return [*records, *of_utilities], fresh and made_now
 
     def kept(self, fingerprint: str, make: Callable[[], list[Record]]) -> list[Record]:
         """The task's records of a model, which `make` makes where there are none."""
@@ -72,19 +90,6 @@ class Evaluation:
             suite=[plugins.suite_version(), DEFINITION_VERSION],
         )
         return cached_records(key, make)
-
-    def _of_task(
-        self, fingerprint: str, model: Callable[[], LanguageModel]
-    ) -> tuple[list[Record], bool]:
-        fresh = False
-
-        def make() -> list[Record]:
-            nonlocal fresh
-            fresh = True
-            records = self.task.evaluate(model(), self.progress)
-            return self.task.assess_generations(records, self._original(), self.progress)
-
-        return self.kept(fingerprint, make), fresh
 
     def _of_utility(
         self,

@@ -13,7 +13,6 @@ from unlearnbench.errors import UserError
 from unlearnbench.experiment import file_of, is_experiment
 from unlearnbench.method import Method
 from unlearnbench.models import LanguageModel
-from unlearnbench.models.entry import ModelEntry
 from unlearnbench.plugin_code import code_version
 from unlearnbench.request import overlap
 from unlearnbench.results.pooling import DETERMINISTIC
@@ -33,13 +32,14 @@ from unlearnbench.results.schema import (
     UtilityTaskBlock,
     result_folder,
 )
-from unlearnbench.running.inputs import entry_of, loaded, method_of, oracle_of, requests_of
+from unlearnbench.running.inputs import entry_of, method_of, requests_of
 from unlearnbench.running.plan import Job, load_task, load_utility
 from unlearnbench.running.portable import file_sha256, portable, portable_config
 from unlearnbench.running.probing import AskedProbe, asked_probes
 from unlearnbench.running.provenance import provenance
 from unlearnbench.running.ranks import ALONE, Place
 from unlearnbench.running.requests import Requests
+from unlearnbench.running.resident import Resident
 from unlearnbench.task import DataDescription, Task
 from unlearnbench.utility import Utility
 
@@ -118,8 +118,8 @@ class Identity:
 class Naming:
     """Names jobs, keeping what several share: tasks, utilities and models' identities."""
 
-    def __init__(self, place: Place = ALONE) -> None:
-        self._place = place
+    def __init__(self, resident: Resident, place: Place = ALONE) -> None:
+        self._resident, self._place = resident, place
         self._tasks: dict[str, tuple[Task[Any], DataDescription]] = {}
         self._models: dict[str, ModelBlock] = {}
         self._utilities: dict[str, tuple[Utility[Any], UtilityBlock]] = {}
@@ -141,7 +141,7 @@ class Naming:
         entry = entry_of(job)
         probes = asked_probes(job, entry)
         requests = requests_of(job, task, run_id="")
-        model_block = self._model_block(job, entry, task)
+        model_block = self._model_block(job, task)
         method_block = _method_block(job, method, task, requests)
         task_block = _task_block(job, task, data)
         run_id = run_id_of(
@@ -193,25 +193,38 @@ class Naming:
             self._tasks[key] = task, task.describe_data()
         return self._tasks[key]
 
-    def _model_block(self, job: Job, entry: ModelEntry, task: Task[Any]) -> ModelBlock:
+    def _model_block(self, job: Job, task: Task[Any]) -> ModelBlock:
         key = json.dumps([job.model.model_dump(), task.retain_split], sort_keys=True)
         if key not in self._models:
-            model = loaded(job, entry)
-            oracle = oracle_of(job, entry, task)
-            retain_model = None
-            if oracle is not None:
-                retain_model = _model_identity(oracle)
-                if retain_model.fingerprint == model.fingerprint():
-                    raise UserError(
-                        f'retain model "{oracle.name}" is the model before unlearning itself: a '
-                        "reference must be another model."
-                    )
+            # One after the other, so that no two models are in memory; the oracle first, as a job
+            # begins with the other.
+            retain_model = self._of(self._resident.oracle(job, task))
+            model = self._resident.before(job)
+            own = self._of(model)
+            assert own is not None
+            if retain_model is not None and retain_model.fingerprint == own.fingerprint:
+                raise UserError(
+                    f'retain model "{retain_model.name}" is the model before unlearning itself: a '
+                    "reference must be another model."
+                )
             self._models[key] = ModelBlock(
-                **_model_identity(model).model_dump(),
+                **own.model_dump(),
                 prompt_format=model.prompt_format.name,
                 retain_model=retain_model,
             )
         return self._models[key]
+
+    def _of(self, model: LanguageModel | None) -> ModelIdentity | None:
+        """The identity of a model that was just given."""
+        if model is None:
+            return None
+        return ModelIdentity(
+            name=model.name,
+            revision=model.revision,
+            fingerprint=self._resident.fingerprint(model),
+            parameters=model.parameters,
+            dtype=str(model.dtype).removeprefix("torch."),
+        )
 
 
 def _method_block(
@@ -254,16 +267,6 @@ def _task_block(job: Job, task: Task[Any], data: DataDescription) -> TaskBlock:
             n_retain=data.n_retain,
             n_eval=dict(data.n_eval),
         ),
-    )
-
-
-def _model_identity(model: LanguageModel) -> ModelIdentity:
-    return ModelIdentity(
-        name=model.name,
-        revision=model.revision,
-        fingerprint=model.fingerprint(),
-        parameters=model.parameters,
-        dtype=str(model.dtype).removeprefix("torch."),
     )
 
 

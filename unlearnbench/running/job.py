@@ -28,13 +28,14 @@ from unlearnbench.results.verification import may_hold_text
 from unlearnbench.running.attacks import Attacks, probe_blocks
 from unlearnbench.running.evaluation import Evaluation
 from unlearnbench.running.identity import Identity, Naming
-from unlearnbench.running.inputs import entry_of, loaded, method_of, requests_of, workspace_of
+from unlearnbench.running.inputs import method_of, requests_of, workspace_of
 from unlearnbench.running.plan import Job, load_task
 from unlearnbench.running.portable import command_of, portable_traceback, without_folders
 from unlearnbench.running.probing import Prober
 from unlearnbench.running.provenance import PeakMemory, provenance
 from unlearnbench.running.ranks import ALONE, Peers, Place
 from unlearnbench.running.references import References
+from unlearnbench.running.resident import Resident
 from unlearnbench.running.retesting import Retest
 from unlearnbench.running.saving import FINAL, JobFiles
 from unlearnbench.running.unlearning import Unlearning
@@ -47,7 +48,8 @@ class JobRunner:
 
     def __init__(self, store: ResultStore, place: Place = ALONE) -> None:
         self.store, self._place = store, place
-        self._naming, self._prober = Naming(place), Prober()
+        self._resident = Resident()
+        self._naming, self._prober = Naming(self._resident, place), Prober()
 
     def identify(self, job: Job) -> Identity:
         """Names the job by its content.
@@ -69,7 +71,7 @@ class JobRunner:
             result = self._run(job, identity, files, progress, command)
         except Diverged as error:
             result = failure("diverged", error, identity, job, command)
-            resolved = method_of(job).resolved(loaded(job, entry_of(job)))
+            resolved = method_of(job).resolved(self._resident.before(job))
             result = result.model_copy(
                 update={
                     "journal": files.save_journal(error.journal),
@@ -94,10 +96,10 @@ class JobRunner:
         self, job: Job, identity: Identity, files: JobFiles, progress: Progress, command: str
     ) -> Result:
         method, task = method_of(job), self._naming.task(job)
-        requests = requests_of(job, task, identity.run_id)
-        references = References(job, identity, task)
+        requests = requests_of(job, task, identity.run_id, self._resident.given)
+        references = References(job, identity, task, self._resident)
         utilities = self._naming.utilities(job)
-        evaluation = Evaluation(identity, task, utilities, references.original, progress)
+        evaluation = Evaluation(identity, task, utilities, references.original_beside, progress)
         attacks = Attacks(self._prober, identity, references, evaluation, job.seed)
         retest = None
         if len(requests) > 1:
@@ -105,7 +107,7 @@ class JobRunner:
             references.answer(retest, progress)
         before, retained = references.records(evaluation)
         on_references = attacks.on_references()
-        work = Unlearning(method, requests, references.original)
+        work = Unlearning(method, requests, references.original, self._resident)
         devices = [str(work.device)]
         with PeakMemory(work.device) as memory:
             with ExitStack() as company:
@@ -118,7 +120,7 @@ class JobRunner:
             changed = work.weights_changed()
             start, forwarded = time.perf_counter(), unlearned.forward_tokens
             fingerprint = unlearned.fingerprint()
-            records, fresh = evaluation.records(fingerprint, lambda: unlearned)
+            records, fresh = evaluation.records(fingerprint, lambda: unlearned, unlearned)
             evaluate_seconds = time.perf_counter() - start
             forward_tokens = unlearned.forward_tokens - forwarded
         # Whoever has these weights has the model before unlearning.
@@ -195,7 +197,7 @@ def take_part(job: Job, identity: Identity, ready: Callable[[str], None]) -> Non
         ModelError: the model is not the one that the job was named by; else what `unlearn` raises.
     """
     method, task = method_of(job), load_task(job.task).configured(**job.task_config)
-    model = References(job, identity, task).original()
+    model = References(job, identity, task, Resident()).another_original()
     request = requests_of(job, task, identity.run_id).whole
     torch.manual_seed(job.seed)
     ready(str(model.device))
