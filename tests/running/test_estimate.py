@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,39 @@ def test_a_shard_that_is_missing_is_told_in_one_line(tmp_path: Path):
     assert made.exit_code == 1
     assert len(made.output.strip().splitlines()) == 1
     assert shards[1].name in made.output
+
+
+MEASURED = """
+import sys
+from tests import tiny
+from unlearnbench import load_model
+from unlearnbench.running.plan import load_method
+from unlearnbench.running.provenance import PeakMemory
+
+folder, name = sys.argv[1:]
+model = load_model(folder, device="cpu")
+options = {"none": {}, "rome": {"steps": 2}}.get(name, {"epochs": 2, "batch_size": 2})
+method = load_method(name).configured(**options)
+with PeakMemory(model.device) as memory:
+    method.unlearn(model, tiny.request()).fingerprint()
+print(memory.bytes or 0)
+"""
+
+
+def test_all_but_the_batch_is_within_a_third_of_what_is_measured(tmp_path: Path):
+    """The batch is what the budget allows at most; here there are a few short rows."""
+    tiny.language_model("llama", layers=8, width=1024).save(tmp_path / "model")
+    for method in ("none", "rome", "grad-diff", "kl-min"):
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, str(tmp_path / "model"), method],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        measured = int(done.stdout.split()[-1])
+        if not measured:
+            pytest.skip("the high-water mark of a process cannot be reset here")
+        need = memory_of(job(tmp_path / "model", method))
+        assert need is not None
+        assert 3 / 4 < (need.total - need.batch - need.undo) / measured < 4 / 3, method

@@ -74,7 +74,7 @@ def _memory(each: Estimate) -> str:
         "weights": need.weights,
         "training": need.training,
         "copies": need.copies,
-        "batch": need.batch,
+        "a full batch": need.batch,
         "to undo": need.undo,
     }
     told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
