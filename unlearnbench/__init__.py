@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         ResultError,
         UserError,
     )
-    from unlearnbench.method import Method, MethodConfig, Progress, silent
+    from unlearnbench.method import Memory, Method, MethodConfig, Progress, silent
     from unlearnbench.models import (
         BoundModules,
         Continuation,
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "errors": ("DataError", "Diverged", "ModelError", "PluginError", "ResultError", "UserError"),
-    "method": ("Method", "MethodConfig", "Progress", "silent"),
+    "method": ("Memory", "Method", "MethodConfig", "Progress", "silent"),
     "checkpoint": ("Checkpoint", "CheckpointState"),
     "cli.progress": ("counting",),
     "cache": ("cache_folder", "cached_tensors", "content_key"),
@@ -125,6 +125,7 @@ __all__ = [
     "Lens",
     "LensAttack",
     "LogUniform",
+    "Memory",
     "Method",
     "MethodConfig",
     "Metric",

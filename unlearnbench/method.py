@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +26,22 @@ Guarantee = Literal["data-deletion", "knowledge-removal", "suppression"]
 
 #: The part a method plays in a table. Reference rows are always shown and never ranked.
 Role = Literal["method", "reference"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What `unlearn` holds beside the weights, for an estimate before anything runs.
+
+    Attributes:
+        trained: the share of the weights that is trained, at most: it is float32 then, with a
+            gradient, and with two moments of an optimiser.
+        moment_bytes: of the two moments, a weight that is trained.
+        copies: further copies of the weights.
+    """
+
+    trained: float = 0.0
+    moment_bytes: int = 8
+    copies: int = 0
 
 
 class Progress(Protocol):
@@ -99,6 +116,10 @@ class Method(ABC, Generic[C]):
         `deterministic`: no seed changes the outcome, one run stands for all.
         """
         return [] if self.stochastic else ["deterministic"]
+
+    def memory(self) -> Memory:
+        """What it holds beside the weights, by its configuration. Default: no more than a batch."""
+        return Memory()
 
     def resolved(self, model: LanguageModel) -> dict[str, Any]:
         """The hyperparameters that the configuration leaves to the model, and their values here."""

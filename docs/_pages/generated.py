@@ -31,6 +31,7 @@ MARK = re.compile(r"^<!-- generated: (?P<name>[\w-]+)(?: (?P<argument>[\w-]+))? 
 API: Mapping[str, Sequence[str]] = {
     "methods": (
         "Method",
+        "Memory",
         "MethodConfig",
         "Progress",
         "silent",

@@ -16,6 +16,7 @@ class KlMin(TrainedMethod[RetainingConfig]):
     """gamma (-NLL(forget)) + alpha KL(p_original || p) over the retain answers' tokens."""
 
     name = "kl-min"
+    reads_original = True
     Config = RetainingConfig
     source = "arXiv:2401.06121"
 

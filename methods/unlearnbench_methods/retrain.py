@@ -24,4 +24,5 @@ class Retrain(Method[MethodConfig]):
         """Raises UserError where no oracle is known."""
         if request.retain_model is None:
             raise UserError("no retain model is known: give one with --retain-model.")
+        del model  # before another needs its room
         return request.retain_model()

@@ -39,6 +39,7 @@ class Rmu(TrainedMethod[RmuConfig]):
     """
 
     name = "rmu"
+    reads_original = True
     Config = RmuConfig
     source = "arXiv:2403.03218"
 

@@ -6,12 +6,13 @@ theta <- theta - a (theta_forget - theta), with theta_forget fine-tuned on the f
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from unlearnbench import Around, ForgetRequest, LanguageModel, Progress, silent
+from unlearnbench import Around, ForgetRequest, LanguageModel, Memory, Progress, silent
 from unlearnbench_methods.training import losses
 from unlearnbench_methods.training.method import TrainedMethod
 from unlearnbench_methods.training.objective import forget_term
@@ -35,6 +36,10 @@ class TaskVector(TrainedMethod[TaskVectorConfig]):
     def objective(self, model: LanguageModel, request: ForgetRequest) -> Objective:
         """That of theta_forget."""
         return Objective(forget_term(request.forget, lambda a: losses.nll(a.logprobs, a.mask)))
+
+    def memory(self) -> Memory:
+        held = super().memory()
+        return replace(held, copies=held.copies + 1)  # theta
 
     @torch.no_grad()
     def _negate(self, model: LanguageModel, before: dict[str, torch.Tensor]) -> None:

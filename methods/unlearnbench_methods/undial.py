@@ -31,6 +31,7 @@ class Undial(TrainedMethod[UndialConfig]):
     """gamma CE(softmax(z_original - beta onehot(answer)), p) + alpha NLL(retain)."""
 
     name = "undial"
+    reads_original = True
     Config = UndialConfig
     source = "arXiv:2402.10052"
 

@@ -21,6 +21,7 @@ from unlearnbench.results.records import dump_records, sha256_of
 from unlearnbench.results.store import dump_result, tree_files
 from unlearnbench.results.verification import verify
 from unlearnbench.running import Outcome
+from unlearnbench.running.attacks import Attacks
 from unlearnbench.running.job import JobRunner
 from unlearnbench.running.plan import Job, plan_jobs
 from unlearnbench.running.plan_file import read_plan
@@ -439,7 +440,7 @@ def test_what_fails_now_does_not_cost_what_succeeded_before(
     def broken(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(runner, "_attack", broken)
+    monkeypatch.setattr(Attacks, "on_references", broken)
     assert runner.run(job, runner.identify(job), silent).status == "out_of_memory"
     assert load_result(path) == first
 

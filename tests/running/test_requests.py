@@ -36,7 +36,8 @@ from unlearnbench.method import silent
 from unlearnbench.results import Metric, Result, ResultStore, run_id_of_result, tree_files
 from unlearnbench.results.verification import verify
 from unlearnbench.running import run_jobs
-from unlearnbench.running.job import Identity, JobRunner
+from unlearnbench.running.identity import Identity
+from unlearnbench.running.job import JobRunner
 from unlearnbench.running.plan import Job, load_method, plan_jobs
 from unlearnbench.running.plan_file import read_plan
 from unlearnbench.running.portable import command_of

@@ -16,10 +16,11 @@ import pytest
 import unlearnbench
 from tests import handmade, tiny
 from unlearnbench import cache_folder, load_records
-from unlearnbench.results.store import ResultStore, load_result, result_files
+from unlearnbench.results.store import load_result, result_files
 from unlearnbench.results.verification import verify
 from unlearnbench.running import Job, Outcome, plan_jobs, run_jobs
-from unlearnbench.running.job import Identity, JobRunner
+from unlearnbench.running.identity import Identity
+from unlearnbench.running.job import JobRunner, failure
 from unlearnbench.running.plan import ModelSpec
 
 TASK = {"nano": {"split": "forget05", "max_new_tokens": 4}}
@@ -114,9 +115,7 @@ def test_failed_diverged_and_killed_jobs_are_recorded_and_the_rest_go_on(
 
 
 @pytest.mark.parametrize("task, quoted", [("tofu", True), ("wmdp", False)])
-def test_an_error_quotes_nothing_where_text_may_not_get_about(
-    task: str, quoted: bool, tmp_path: Path
-) -> None:
+def test_an_error_quotes_nothing_where_text_may_not_get_about(task: str, quoted: bool) -> None:
     blocks = handmade.blocks()
     named = blocks["task"].model_copy(update={"name": task})
     identity = Identity(blocks["run_id"], blocks["method"], named, blocks["model"])
@@ -125,8 +124,7 @@ def test_an_error_quotes_nothing_where_text_may_not_get_about(
         raise ValueError(f"no target in {'How it is made. ' * 20}")
     except ValueError as raised:
         error = raised
-    runner = JobRunner(ResultStore(tmp_path))
-    told = runner._failed("failed", error, identity, job, "unlearnbench run").error
+    told = failure("failed", error, identity, job, "unlearnbench run").error
     assert told is not None
     assert told.message.startswith("no target in How")
     assert (len(told.message) > 200) is quoted
@@ -281,7 +279,6 @@ def test_a_model_that_changes_during_the_run_leaves_no_scores_under_its_old_name
     pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from unlearnbench.results import ResultStore
-    from unlearnbench.running.job import JobRunner
 
     monkeypatch.setenv("UNLEARNBENCH_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "pair"

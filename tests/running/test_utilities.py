@@ -17,10 +17,12 @@ from unlearnbench.cli import cli
 from unlearnbench.method import silent
 from unlearnbench.results import Result, ResultStore
 from unlearnbench.results.verification import verify
-from unlearnbench.running.job import Identity, JobRunner
+from unlearnbench.running.identity import Identity
+from unlearnbench.running.job import JobRunner
 from unlearnbench.running.plan import Job, plan_jobs
 from unlearnbench.running.plan_file import read_plan
 from unlearnbench.running.portable import command_of
+from unlearnbench.running.resident import Resident
 from unlearnbench.running.sweep import searches
 
 #: Scores how likely a model finds one letter after another; counts what it is asked to do.
@@ -238,7 +240,8 @@ def test_an_unknown_task_of_a_utility_is_told_before_the_model_is_loaded(
     site: Site, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = _jobs(pair, "quiz:nosuch")
-    monkeypatch.setattr("unlearnbench.running.job.loaded", None)  # to call it would fail otherwise
+    # To call it would fail otherwise.
+    monkeypatch.setattr(Resident, "given", None)
     with pytest.raises(UserError, match='no quiz task is called "nosuch"'):
         _identity(job, tmp_path)
 

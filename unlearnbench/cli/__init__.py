@@ -19,6 +19,7 @@ from unlearnbench.plain_text import without_secrets
 #: Our own commands and the line that `--help` shows without importing them.
 COMMANDS = {
     "run": "Run methods on tasks and write result files.",
+    "plan": "Show the jobs of a study, with the memory and time each will need.",
     "sweep": "Search hyperparameters, with as many trials for each method.",
     "list": "List the installed methods, tasks, models and suites.",
     "info": "Show one plugin: options, defaults, source.",

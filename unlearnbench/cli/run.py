@@ -46,7 +46,7 @@ def command(
       unlearnbench run --method npo --task tofu:forget10 --model ORG/MODEL --seed 0
     """
     study = study_of(**given)
-    jobs = study.jobs(_seeds(seeds) or study.seeds)
+    jobs = study.jobs(seeds_of(seeds) or study.seeds)
     if dry_run:
         show_jobs(jobs, ranks)
         return
@@ -56,7 +56,8 @@ def command(
     sys.exit(run.exit_code)
 
 
-def _seeds(values: tuple[str, ...]) -> list[int]:
+def seeds_of(values: tuple[str, ...]) -> list[int]:
+    """The seeds of `--seed`; none where it was not given."""
     from unlearnbench.errors import UserError
 
     seeds = []

@@ -22,7 +22,7 @@ from unlearnbench.errors import ModelError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models import generation, scoring
 from unlearnbench.models.batching import TokenBudget, fitting_tokens
-from unlearnbench.models.fingerprint import fingerprint
+from unlearnbench.models.fingerprint import Digests, fingerprint
 from unlearnbench.models.module_map import BoundModules, ModuleMap, module_map_for
 from unlearnbench.models.prompt_formats import (
     Encoded,
@@ -125,6 +125,8 @@ class LanguageModel:
         self.journal: list[Record] = []
         #: The map given for an architecture that has none of its own.
         self.module_map = module_map
+        #: Knows the weights that were hashed before, so that to hash them again costs little.
+        self.digests = Digests()
         hf.eval()
 
     # --- what it is -----------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class LanguageModel:
 
     def fingerprint(self) -> str:
         """sha256 over configuration, weights, tokenizer, prompt format and wrapping."""
-        return fingerprint(self.hf, self.hf.config.to_dict(), self._wrapping())
+        return fingerprint(self.hf, self.hf.config.to_dict(), self._wrapping(), self.digests)
 
     def _wrapping(self) -> Mapping[str, Any]:
         """What decides the answers besides the weights. Wrappers add their own state."""
@@ -188,7 +190,7 @@ class LanguageModel:
         return {
             "prompt_format": [type(format).__qualname__, getattr(format, "__dict__", {})],
             "chat_template": getattr(self.tokenizer, "chat_template", None),
-            "tokenizer": _tokenizer_state(self.tokenizer),
+            "tokenizer": tokenizer_state(self.tokenizer),
             "eos": [self.tokenizer.eos_token_id, *sorted(self.eos_ids)],
         }
 
@@ -439,7 +441,7 @@ def _leading(flags: NDArray[np.bool_]) -> int:
     return len(flags) if flags.all() else int(flags.argmin())
 
 
-def _tokenizer_state(tokenizer: Any) -> str:
+def tokenizer_state(tokenizer: Any) -> str:
     """All that decides its tokens; not the padding that its last call happened to ask for."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

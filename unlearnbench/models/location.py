@@ -102,6 +102,16 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> int | None:
     return None if quantized else elements
 
 
+def weight_count(folder: Path) -> int | None:
+    """Number of weights in a folder by the headers of its safetensors; None where it has none.
+
+    Raises:
+        ModelError: a file is missing, truncated or damaged.
+    """
+    files = _weight_files(folder)
+    return sum(_elements(file, quantized=True)[1] for file in files) if files else None
+
+
 def _weight_files(folder: Path) -> list[Path]:
     """The files that transformers will read (a folder may hold the weights in other forms too)."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"

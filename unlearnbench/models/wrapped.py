@@ -45,7 +45,7 @@ class WrappedModel(LanguageModel):
         )
         self.forward_tokens, self.trained_tokens = model.forward_tokens, model.trained_tokens
         self.earlier_seconds = model.earlier_seconds
-        self.journal = model.journal
+        self.journal, self.digests = model.journal, model.digests
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:

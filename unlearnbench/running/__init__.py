@@ -150,8 +150,9 @@ def _record_loss(store: ResultStore, event: Event) -> Outcome:
     named = event.fields["identity"]
     if not named:
         return Outcome(event.job, status, None, message)
-    from unlearnbench.running.job import FINAL, Identity
+    from unlearnbench.running.identity import Identity
     from unlearnbench.running.portable import command_of
+    from unlearnbench.running.saving import FINAL
 
     identity = Identity.read(named)
     folder = result_folder(identity.task, identity.model, identity.method)

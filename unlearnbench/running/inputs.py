@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unlearnbench.cache import cache_folder
-from unlearnbench.errors import ModelError, UserError
+from unlearnbench.errors import UserError
 from unlearnbench.method import Method
 from unlearnbench.models import LanguageModel, load_model, resolve_entry
 from unlearnbench.models.entry import ModelEntry
@@ -27,11 +28,13 @@ def entry_of(job: Job) -> ModelEntry:
     return replace(entry, name=job.model.label) if job.model.label else entry
 
 
-def loaded(job: Job, entry: ModelEntry) -> LanguageModel:
-    return load_model(entry, **job.model.load_options())
-
-
-def oracle_of(job: Job, entry: ModelEntry, task: Task[Any]) -> LanguageModel | None:
+def oracle_of(
+    job: Job,
+    entry: ModelEntry,
+    task: Task[Any],
+    load: Callable[[ModelEntry, dict[str, Any]], LanguageModel],
+) -> LanguageModel | None:
+    """The retrained oracle, given by `load`; None where none is known."""
     location = job.model.retain_model or task.oracle_location(entry)
     if location is None:
         return None
@@ -40,18 +43,22 @@ def oracle_of(job: Job, entry: ModelEntry, task: Task[Any]) -> LanguageModel | N
     retained = resolve_entry(location)
     if Path(location).is_absolute():
         retained = ModelEntry(name=f"{entry.name}-{task.retain_split}", location=retained.location)
-    return load_model(retained, **options)
+    return load(retained, options)
 
 
-def unchanged(model: LanguageModel, fingerprint: str) -> LanguageModel:
-    """The model, if it is still the one that the job was named by."""
-    if model.fingerprint() != fingerprint:
-        raise ModelError(f'model "{model.name}" changed on disk during the run.')
-    return model
+def loaded(entry: ModelEntry, options: dict[str, Any]) -> LanguageModel:
+    return load_model(entry, **options)
 
 
-def requests_of(job: Job, task: Task[Any], run_id: str) -> Requests:
+def requests_of(
+    job: Job,
+    task: Task[Any],
+    run_id: str,
+    load: Callable[[ModelEntry, dict[str, Any]], LanguageModel] = loaded,
+) -> Requests:
     """What is asked to be forgotten: one request, or several in order.
+
+    `load` gives the oracle to a method that asks for it.
 
     Raises:
         UserError: there are fewer clusters of facts than requests.
@@ -59,7 +66,7 @@ def requests_of(job: Job, task: Task[Any], run_id: str) -> Requests:
     entry = entry_of(job)
 
     def retain_model() -> LanguageModel:
-        oracle = oracle_of(job, entry, task)
+        oracle = oracle_of(job, entry, task, load)
         if oracle is None:
             raise UserError(
                 f'no oracle of "{entry.name}" for {task.retain_split} is known: give one with '

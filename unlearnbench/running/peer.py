@@ -56,7 +56,8 @@ def _take_part(
     import torch
     import transformers
 
-    from unlearnbench.running.job import Identity, take_part
+    from unlearnbench.running.identity import Identity
+    from unlearnbench.running.job import take_part
 
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()

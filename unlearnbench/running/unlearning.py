@@ -15,6 +15,7 @@ from unlearnbench.models import LanguageModel, WrappedModel
 from unlearnbench.models.fingerprint import parameter_digests
 from unlearnbench.results.records import Record
 from unlearnbench.running.requests import Requests
+from unlearnbench.running.resident import Resident
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,28 @@ class Unlearning:
     Args:
         method: what unlearns.
         requests: what is asked of it.
-        load: gives the model before unlearning, anew at each call.
+        load: gives the model before unlearning, as it was loaded, at each call.
+        resident: has given it, and is told what may change.
     """
 
     def __init__(
-        self, method: Method[Any], requests: Requests, load: Callable[[], LanguageModel]
+        self,
+        method: Method[Any],
+        requests: Requests,
+        load: Callable[[], LanguageModel],
+        resident: Resident | None = None,
     ) -> None:
         self._method, self._requests, self._load = method, requests, load
         #: What it has left so far.
         self.model = load()
         self.device = self.model.device
         self.resolved = method.resolved(self.model)
-        self._before = parameter_digests(self.model.hf)
-        self._frozen = outside_scope(list(self._before), method.may_change(self.model))
+        known = resident.digests(self.model) if resident is not None else None
+        self._before = known or parameter_digests(self.model.hf, self.model.digests)
+        scope = method.may_change(self.model)
+        self._frozen = outside_scope(list(self._before), scope)
+        if resident is not None:
+            resident.keep(self.model, scope)
         #: The requests that are done, and whether the model was given anew for the last one.
         self.steps: list[Step] = []
         self.anew = False
@@ -93,7 +103,7 @@ class Unlearning:
         Raises:
             RuntimeError: a method (not a reference) changed one outside its declared scope.
         """
-        now = parameter_digests(self.model.hf)
+        now = parameter_digests(self.model.hf, self.model.digests)
         changed = {name for name, digest in now.items() if self._before.get(name) != digest}
         stray = sorted(changed & set(self._frozen))
         if stray and self._method.role == "method":

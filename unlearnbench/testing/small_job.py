@@ -30,8 +30,9 @@ def small_job(folder: Path, **named: Any) -> Result:
     """
     from unlearnbench.results.store import ResultStore
     from unlearnbench.results.verification import verify
-    from unlearnbench.running.job import FINAL, JobRunner
+    from unlearnbench.running.job import JobRunner
     from unlearnbench.running.plan import Job, ModelSpec
+    from unlearnbench.running.saving import FINAL
 
     model = ModelSpec(name=MODEL, device="cpu")
     job = Job(task=TASK, task_config=_options(), model=model, seed=0, **named)

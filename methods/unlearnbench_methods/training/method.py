@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
-from unlearnbench import ForgetRequest, LanguageModel, Method, Progress, silent
+from unlearnbench import ForgetRequest, LanguageModel, Memory, Method, Progress, silent
 from unlearnbench_methods.training.adapters import adapted_layers
 from unlearnbench_methods.training.settings import TrainingConfig
 from unlearnbench_methods.training.trainer import Objective, train
@@ -19,6 +19,8 @@ class TrainedMethod(Method[C]):
 
     guarantee = "knowledge-removal"
     parallel = True
+    #: Whether a term reads the model before unlearning in training, so that a copy stays.
+    reads_original: ClassVar[bool] = False
 
     @abstractmethod
     def objective(self, model: LanguageModel, request: ForgetRequest) -> Objective:
@@ -27,6 +29,13 @@ class TrainedMethod(Method[C]):
     def scope(self, model: LanguageModel) -> Sequence[str]:
         """Shell patterns of the parameters that full fine-tuning moves; default: all."""
         return ("*",)
+
+    def memory(self) -> Memory:
+        config = self.config
+        moments = 8 if config.optimizer == "adamw" else 2
+        if config.adapter == "lora":  # a few weights in a thousand, and no copy
+            return Memory(trained=0.01, moment_bytes=moments)
+        return Memory(trained=1.0, moment_bytes=moments, copies=int(self.reads_original))
 
     def may_change(self, model: LanguageModel) -> Sequence[str]:
         if self.config.adapter == "lora":

@@ -1,0 +1,136 @@
+"""`plan --estimate`: memory by arithmetic on what is known, time from results or not at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests import tiny
+from unlearnbench.cli import cli
+from unlearnbench.results.store import load_result
+from unlearnbench.running import Job, run_jobs
+from unlearnbench.running.estimate import estimates, memory_of
+from unlearnbench.running.plan import ModelSpec
+
+SPLIT = {"split": "forget05", "max_new_tokens": 4}
+
+
+def job(folder: Path, method: str, dtype: Any = "float32", **config: Any) -> Job:
+    spec = ModelSpec(name=str(folder), dtype=dtype, device="cpu", label="tiny")
+    return Job(method=method, config=config, task="nano", task_config=SPLIT, model=spec, seed=0)
+
+
+@pytest.mark.parametrize("dtype, size", [("float32", 4), ("bfloat16", 2)])
+def test_memory_is_that_of_weights_gradients_and_moments(pair: Path, dtype: str, size: int):
+    count = tiny.language_model(layers=2, seed=0).parameters
+    held = {
+        "none": (0, 0),
+        "rome": (0, 0),
+        "grad-diff": (12 + 4 - size, 0),
+        "kl-min": (12 + 4 - size, size),
+    }
+    for method, (training, copies) in held.items():
+        need = memory_of(job(pair / "full", method, dtype))
+        assert need is not None
+        assert (need.weights, need.training, need.copies) == (
+            count * size,
+            count * training,
+            count * copies,
+        )
+    low = memory_of(job(pair / "full", "grad-diff", dtype, adapter="lora"))
+    assert low is not None
+    assert low.training < count
+
+
+def test_a_time_is_measured_or_unknown(pair: Path, tmp_path: Path):
+    known = job(pair / "full", "none")
+    (before,) = estimates([known], tmp_path)
+    assert before.time.seconds is None
+    assert before.time.basis.startswith("unknown")
+    (outcome,) = run_jobs([known], tmp_path)
+    assert outcome.path is not None
+    cost = load_result(outcome.path).cost
+    after, other = estimates([known, job(pair / "full", "grad-diff")], tmp_path)
+    if cost.evaluate_seconds is not None:  # else its records were there already
+        assert after.time.seconds == pytest.approx(cost.unlearn_seconds + cost.evaluate_seconds)
+        assert after.time.basis == "measured here"
+    else:
+        assert after.time.basis.startswith("unknown")
+    assert other.time.seconds is None
+
+
+def test_a_model_that_is_not_here_has_no_memory_told(tmp_path: Path):
+    assert memory_of(job(Path("nobody/nothing"), "none")) is None
+
+
+def test_the_command_shows_each_job_and_runs_none(pair: Path, tmp_path: Path):
+    call = ["plan", "--method", "none,grad-diff", "--task", "nano", "--model", str(pair / "full")]
+    made = CliRunner().invoke(cli, [*call, "--seed", "0", "--out", str(tmp_path), "--estimate"])
+    assert made.exit_code == 0, made.output
+    assert made.output.count("memory") == made.output.count("unknown: no result") == 2
+    assert made.output.splitlines()[-1] == "2 jobs: time unknown; nothing was run."
+    assert not list(tmp_path.iterdir())
+    shown = CliRunner().invoke(cli, [*call, "--seed", "0"])
+    assert shown.output.splitlines()[-1] == "2 jobs; nothing was run."
+
+
+def test_a_shard_that_is_missing_is_told_in_one_line(tmp_path: Path):
+    folder = tmp_path / "sharded"
+    model = tiny.language_model(layers=2)
+    model.save(folder)
+    (folder / "model.safetensors").unlink()
+    model.hf.save_pretrained(folder, max_shard_size="20KB")
+    shards = sorted(folder.glob("*.safetensors"))
+    assert len(shards) > 2
+    assert json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    need = memory_of(job(folder, "none"))
+    assert need is not None
+    assert need.weights == 4 * model.parameters
+    shards[1].unlink()
+    call = ["plan", "--method", "none", "--task", "nano", "--model", str(folder), "--estimate"]
+    made = CliRunner().invoke(cli, call)
+    assert made.exit_code == 1
+    assert len(made.output.strip().splitlines()) == 1
+    assert shards[1].name in made.output
+
+
+MEASURED = """
+import sys
+from tests import tiny
+from unlearnbench import load_model
+from unlearnbench.running.plan import load_method
+from unlearnbench.running.provenance import PeakMemory
+
+folder, name = sys.argv[1:]
+model = load_model(folder, device="cpu")
+options = {"none": {}, "rome": {"steps": 2}}.get(name, {"epochs": 2, "batch_size": 2})
+method = load_method(name).configured(**options)
+with PeakMemory(model.device) as memory:
+    method.unlearn(model, tiny.request()).fingerprint()
+print(memory.bytes or 0)
+"""
+
+
+def test_all_but_the_batch_is_within_a_third_of_what_is_measured(tmp_path: Path):
+    """The batch is what the budget allows at most; here there are a few short rows."""
+    tiny.language_model("llama", layers=8, width=1024).save(tmp_path / "model")
+    for method in ("none", "rome", "grad-diff", "kl-min"):
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, str(tmp_path / "model"), method],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        measured = int(done.stdout.split()[-1])
+        if not measured:
+            pytest.skip("the high-water mark of a process cannot be reset here")
+        need = memory_of(job(tmp_path / "model", method))
+        assert need is not None
+        assert 3 / 4 < (need.total - need.batch - need.undo) / measured < 4 / 3, method

@@ -1,0 +1,216 @@
+"""What a job will need, told before anything runs: memory and time. Imports no torch.
+
+Memory is reckoned from the files' headers and from what the method says that it holds. Time is
+never reckoned from nothing: it is that of results that are there, as they are or scaled by one
+number that the estimate names, or it is not known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.errors import ModelError
+from unlearnbench.models.entry import ModelEntry
+from unlearnbench.models.location import resolve_entry, weight_count
+from unlearnbench.models.model_files import MALFORMED, MAX_CONFIG_BYTES, read_json
+from unlearnbench.results.schema import Result
+from unlearnbench.results.store import read_result, result_files
+from unlearnbench.running.plan import Job, load_method, load_task
+
+#: Bytes of a process that has imported torch and transformers and loaded nothing (measured, CPU).
+PROCESS = 600 * 2**20
+
+#: Padded tokens of a batch on a CPU, and values that a block keeps of a token for the backward
+#: pass, in widths: 34 bytes in 16 bits (Korthikanti et al. 2022, arXiv:2205.05198, equation 1).
+_TOKENS, _KEPT = 4096, 17
+
+#: Logits held at once on a CPU, in bytes (`scoring`), with what is made of them.
+_LOGITS = 2 * 128 * 2**20
+
+#: Bytes of a stored weight.
+_SIZES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes at the peak of a job, by what they are for.
+
+    `batch` is a CPU's batch; a GPU's grows into what is left, and is cut where that is less. `undo`
+    is always in the memory of the CPU.
+    """
+
+    weights: int
+    training: int
+    copies: int
+    batch: int
+    undo: int
+
+    @property
+    def total(self) -> int:
+        """On a CPU, the process included."""
+        return PROCESS + self.weights + self.training + self.copies + self.batch + self.undo
+
+
+@dataclass(frozen=True)
+class TimeNeed:
+    """Seconds of unlearning and evaluation, and what they were taken from; None: not known."""
+
+    seconds: float | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job needs; `memory` is None where the model's files are not on this machine."""
+
+    job: Job
+    memory: MemoryNeed | None
+    time: TimeNeed
+
+
+def estimates(jobs: Sequence[Job], results: Path) -> list[Estimate]:
+    """One for each job, in order; times from the results in a folder, which need not be there.
+
+    Raises:
+        ModelError: a model's file is missing or damaged.
+    """
+    measured = _measured(results)
+    return [Estimate(job, memory_of(job), time_of(job, measured)) for job in jobs]
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def memory_of(job: Job) -> MemoryNeed | None:
+    """The peak of a job, or None where the model's files are not on this machine.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    entry = resolve_entry(job.model.name)
+    folder = _folder(entry, job.model.revision)
+    count = weight_count(folder) if folder is not None else None
+    if folder is None or count is None:
+        return None
+    method = load_method(job.method).configured(
+        **{**dict(entry.method_defaults.get(job.method, {})), **job.config}
+    )
+    held, size = method.memory(), _SIZES[job.model.dtype]
+    trained = int(count * held.trained)
+    # In training a weight is float32, with a float32 gradient and the optimiser's moments.
+    training = trained * (4 - size + 4 + held.moment_bytes)
+    return MemoryNeed(
+        weights=count * size,
+        training=training,
+        copies=held.copies * count * size,
+        batch=_batch(folder, job, training=held.trained > 0),
+        undo=trained * size,
+    )
+
+
+def _folder(entry: ModelEntry, revision: str | None) -> Path | None:
+    """Where the model's files are, if they are on this machine. Nothing is downloaded."""
+    if os.path.isdir(entry.location):
+        return Path(entry.location)
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(
+        entry.location, "config.json", revision=revision or entry.revision
+    )
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _batch(folder: Path, job: Job, training: bool) -> int:
+    """Bytes of activations and logits of a full batch; 0 where config.json does not tell."""
+    try:
+        config = read_json(folder / "config.json", MAX_CONFIG_BYTES)
+        config = config.get("text_config") or config
+        width = int(config.get("hidden_size") or config["n_embd"])
+        layers = int(config.get("num_hidden_layers") or config["n_layer"])
+        vocabulary = int(config["vocab_size"])
+    except (ModelError, *MALFORMED):
+        return 0
+    tokens = job.model.batch_tokens or _TOKENS
+    if not training:
+        kept = tokens * width * 4 * _KEPT
+        return kept + min(_LOGITS, 2 * 4 * tokens * vocabulary)
+    # Logits, their log-softmax and its gradient, at answer tokens: about a third of a row.
+    return tokens * width * 4 * _KEPT * layers + 3 * 4 * tokens // 3 * vocabulary
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def time_of(job: Job, measured: Sequence[Result]) -> TimeNeed:
+    """From results of the same method, by what they share with the job."""
+    name = load_method(job.method).name
+    task = load_task(job.task).configured(**job.task_config)
+    entry = resolve_entry(job.model.name)
+    model = job.model.label or entry.name
+    own = [r for r in measured if r.method.name == name and r.requests == job.requests]
+    same_model = [r for r in own if r.model.name == model and r.model.dtype == job.model.dtype]
+    on_task = (job.task, task.split)
+    here = [r for r in same_model if (r.task.name, r.task.split) == on_task]
+    exact = [r for r in here if _as_configured(r, job)]
+    if exact or here:
+        told = "measured here" if exact else "measured here with other hyperparameters"
+        return _told(exact or here, measured, lambda result: 1.0, told)
+    if same_model:
+        forget = len(task.request(job.seed).forget)
+        other = same_model[0].task
+        alike = [r for r in same_model if (r.task.name, r.task.split) == (other.name, other.split)]
+        factor = forget / max(1, other.data.n_forget)
+        told = f"scaled from {other.name}:{other.split} by facts, x{factor:.2g}"
+        return _told(alike, measured, lambda result: factor, told)
+    elsewhere = [r for r in own if (r.task.name, r.task.split) == on_task]
+    folder = _folder(entry, job.model.revision)
+    count = weight_count(folder) if folder is not None else None
+    if elsewhere and count:
+        other_model = elsewhere[0].model
+        alike = [r for r in elsewhere if r.model.name == other_model.name]
+        factor = count / max(1, other_model.parameters)
+        told = f"scaled from {other_model.name} by parameters, x{factor:.2g}"
+        return _told(alike, measured, lambda result: factor, told)
+    return TimeNeed(None, "unknown: no result of this method is like it")
+
+
+def _told(
+    alike: Sequence[Result], measured: Sequence[Result], factor: Callable[[Result], float], by: str
+) -> TimeNeed:
+    """The median of what these took, unlearning and evaluation."""
+    unlearn = [r.cost.unlearn_seconds for r in alike if r.cost.unlearn_seconds is not None]
+    # Of a job whose records were there already the evaluation took nothing: others' tell it.
+    blocks = {(r.model.name, r.task.name, r.task.split) for r in alike}
+    evaluated = [
+        r.cost.evaluate_seconds
+        for r in [*alike, *measured]
+        if r.cost.evaluate_seconds is not None
+        and (r.model.name, r.task.name, r.task.split) in blocks
+    ]
+    if not unlearn or not evaluated:
+        return TimeNeed(None, "unknown: no result of this method says how long it took")
+    seconds = statistics.median(unlearn) + statistics.median(evaluated)
+    return TimeNeed(seconds * factor(alike[0]), by)
+
+
+def _as_configured(result: Result, job: Job) -> bool:
+    config = dict(result.method.config)
+    return all(_plain(config.get(key)) == _plain(value) for key, value in job.config.items())
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _measured(folder: Path) -> list[Result]:
+    """The finished results of a folder; files that are none are passed over."""
+    if not folder.is_dir():
+        return []
+    found = [read_result(path)[1] for path in result_files(folder)]
+    return [r for r in found if r is not None and r.status == "ok"]
