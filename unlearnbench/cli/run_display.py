@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from unlearnbench.cli.progress import Display, display
+from unlearnbench.cli.study import How
 from unlearnbench.errors import UserError, counted
 from unlearnbench.running import Event, Job, Outcome, run_jobs
 from unlearnbench.running.ranks import refuse_launcher
@@ -27,9 +28,7 @@ class Shown:
     outcomes: Sequence[Outcome] | None
 
 
-def run_and_show(
-    jobs: Sequence[Job], out: Path, *, workers: int, ranks: int, threads: int, timeout: float | None
-) -> Shown:
+def run_and_show(jobs: Sequence[Job], out: Path, how: How) -> Shown:
     """Runs the jobs. The exit code is 1 when one failed; a divergence is an outcome."""
     try:
         refuse_launcher()
@@ -43,13 +42,7 @@ def run_and_show(
     try:
         with display() as shown:
             outcomes = run_jobs(
-                jobs,
-                out,
-                workers=workers,
-                ranks=ranks,
-                threads=threads,
-                timeout=timeout,
-                on_event=lambda event: seen.show(event, shown),
+                jobs, out, on_event=lambda event: seen.show(event, shown), **how.arguments
             )
     except KeyboardInterrupt:
         click.echo(

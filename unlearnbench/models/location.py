@@ -93,6 +93,15 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> None:
         )
 
 
+def weight_count(folder: Path) -> int:
+    """Number of weights of the model in a folder, by its safetensors headers; 0: it has none.
+
+    Raises:
+        ModelError: a damaged or missing file.
+    """
+    return sum(_elements(file, quantized=True) for file in _weight_files(folder))
+
+
 def _weight_files(folder: Path) -> list[Path]:
     """The files that transformers will read (a folder may hold the weights in other forms too)."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
