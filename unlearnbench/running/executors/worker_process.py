@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,11 +69,11 @@ class WorkerProcess:
             now = time.monotonic()
             if ended is None and deadline is not None and now > deadline:
                 ended = "timeout", "the time limit was reached."
-                process.kill()
+                _kill(process)
             if ended is None and self._how.memory is not None and now > weigh:
                 ended = _too_large(process.pid, self._how.memory)
                 if ended:
-                    process.kill()
+                    _kill(process)
                 weigh = now + _WEIGHING
             try:
                 message = self._inbox.get(timeout=_GLANCE)
@@ -100,7 +101,7 @@ class WorkerProcess:
             self._closed = True
             process = self._process
         if process is not None:
-            process.kill()
+            _kill(process)
             self._forget(process)
 
     def _sent(self, job: Job) -> subprocess.Popen[str]:
@@ -176,18 +177,29 @@ def _listen(process: subprocess.Popen[str], inbox: _Inbox) -> None:
     inbox.put(None)
 
 
+def _family(pid: int) -> list[psutil.Process]:
+    """The process and all that it has started, and they have."""
+    try:
+        worker = psutil.Process(pid)
+        return [worker, *worker.children(recursive=True)]
+    except psutil.Error:
+        return []  # it has ended
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    family = _family(process.pid)
+    process.kill()
+    for member in family[1:]:
+        with suppress(psutil.Error):
+            member.kill()
+
+
 def _too_large(pid: int, limit: float) -> tuple[Status, str] | None:
     """What is wrong where the process and its children have more than `limit` GiB in memory."""
     used = 0
-    try:
-        worker = psutil.Process(pid)
-        for process in (worker, *worker.children(recursive=True)):
-            try:
-                used += process.memory_info().rss
-            except psutil.Error:
-                continue  # it has ended
-    except psutil.Error:
-        return None
+    for process in _family(pid):
+        with suppress(psutil.Error):
+            used += process.memory_info().rss
     if used <= limit * 2**30:
         return None
     return "out_of_memory", (
