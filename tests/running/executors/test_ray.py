@@ -15,6 +15,7 @@ from tests.running.executors.conftest import contents
 from unlearnbench import UserError
 from unlearnbench.running import Event, Job, run_jobs
 from unlearnbench.running.executors import ENDINGS
+from unlearnbench.running.executors import ray as executor
 from unlearnbench.running.executors.needs import Needs, needs_of, room_for
 from unlearnbench.running.plan import ModelSpec
 
@@ -29,7 +30,6 @@ def cluster() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
         made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
         made.add_node(**small)
@@ -58,6 +58,9 @@ def test_two_nodes_that_see_no_results_give_what_one_run_here_gives_though_one_i
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    sent: list[str] = []
+    store = executor.store_files
+    monkeypatch.setattr(executor, "store_files", lambda *a: (sent.extend(a[1]), store(*a)))
     monkeypatch.chdir(tmp_path)  # to the nodes, which stand elsewhere, this path says another
     out = Path("/proc/self/cwd/results")
     running: dict[int, str] = {}
@@ -78,6 +81,7 @@ def test_two_nodes_that_see_no_results_give_what_one_run_here_gives_though_one_i
     assert warnings[0].endswith("its Ray node died. It starts again")
     assert [o.status for o in outcomes] == ["ok"] * 3
     assert contents(tmp_path / "results") == expected
+    assert {name for name in sent if name.endswith(".json")} == set(expected)
     assert [sum(e.kind in ENDINGS for e in seen if e.job is job) for job in plan] == [1, 1, 1]
     again = run_jobs(plan[:1], out, threads=1, executor="ray")
     assert [o.skipped for o in again] == [True]
