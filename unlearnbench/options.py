@@ -24,8 +24,9 @@ def checked_options(config: type[C], values: Mapping[str, Any], kind: str, prefi
     Raises:
         UserError: an unknown option (with the nearest ones) or value.
     """
+    free = config.model_config.get("extra") == "allow"
     for key in values:
-        if key not in config.model_fields:
+        if key not in config.model_fields and not free:
             raise UserError(unknown_name(kind, key, config.model_fields))
     try:
         return config(**values)

@@ -10,6 +10,7 @@ import click
 
 from unlearnbench.cli.study import (
     execution_options,
+    how_of,
     names,
     out_option,
     show_jobs,
@@ -26,11 +27,6 @@ from unlearnbench.cli.study import (
 def command(
     seeds: tuple[str, ...],
     out: Path,
-    workers: int,
-    ranks: int,
-    threads: int,
-    timeout: float | None,
-    dry_run: bool,
     **given: Any,
 ) -> None:
     """Run methods on tasks and write one result file per job.
@@ -45,14 +41,15 @@ def command(
       unlearnbench run --method grad-diff,rome --task nano --model nano --set rome.target=idk
       unlearnbench run --method npo --task tofu:forget10 --model ORG/MODEL --seed 0
     """
+    how = how_of(given)
     study = study_of(**given)
-    jobs = study.jobs(seeds_of(seeds) or study.seeds)
-    if dry_run:
-        show_jobs(jobs, ranks)
+    jobs = how.part(study.jobs(seeds_of(seeds) or study.seeds))
+    if how.dry_run:
+        show_jobs(jobs, how)
         return
     from unlearnbench.cli.run_display import run_and_show
 
-    run = run_and_show(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
+    run = run_and_show(jobs, out, how)
     sys.exit(run.exit_code)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from unlearnbench.cli.progress import Display, display
+from unlearnbench.cli.study import How
 from unlearnbench.errors import UserError, counted
 from unlearnbench.results import load_result
 from unlearnbench.running import Event, Job, Outcome, run_jobs
@@ -29,9 +30,7 @@ class Shown:
     outcomes: Sequence[Outcome] | None
 
 
-def run_and_show(
-    jobs: Sequence[Job], out: Path, *, workers: int, ranks: int, threads: int, timeout: float | None
-) -> Shown:
+def run_and_show(jobs: Sequence[Job], out: Path, how: How) -> Shown:
     """Runs the jobs. The exit code is 1 when one failed, or a probe did; a divergence is an
     outcome.
     """
@@ -47,13 +46,7 @@ def run_and_show(
     try:
         with display() as shown:
             outcomes = run_jobs(
-                jobs,
-                out,
-                workers=workers,
-                ranks=ranks,
-                threads=threads,
-                timeout=timeout,
-                on_event=lambda event: seen.show(event, shown),
+                jobs, out, on_event=lambda event: seen.show(event, shown), **how.arguments
             )
     except KeyboardInterrupt:
         click.echo(

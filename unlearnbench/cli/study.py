@@ -96,7 +96,26 @@ _WHAT = (
 )
 _HOW = (
     click.option(
-        "--workers", type=click.IntRange(1), default=1, show_default=True, help="Jobs at a time."
+        "--executor",
+        type=click.Choice(["local", "ray", "slurm"]),
+        default="local",
+        show_default=True,
+        help="Where jobs run: processes here, a Ray cluster, Slurm.",
+    ),
+    click.option(
+        "--executor-option",
+        "executor_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="What to tell it: address=HOST:PORT (ray), partition=gpu, time=120 (slurm) ...",
+    ),
+    click.option(
+        "--shard", metavar="I/N", help="Run the I-th of N parts of the plan; the others elsewhere."
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Jobs at a time. Default: 1 here, elsewhere as many as there is room for.",
     ),
     click.option(
         "--ranks",
@@ -111,6 +130,12 @@ _HOW = (
     click.option(
         "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds a job may take."
     ),
+    click.option(
+        "--memory",
+        type=click.FloatRange(0, min_open=True),
+        metavar="GIB",
+        help="Memory a job may use, all its processes together.",
+    ),
     click.option("--dry-run", is_flag=True, help="Show the jobs and run nothing."),
 )
 
@@ -121,7 +146,7 @@ def study_options(command: F) -> F:
 
 
 def execution_options(command: F) -> F:
-    """The options that say how: `workers`, `ranks`, `threads`, `timeout`, `dry_run`."""
+    """The options that say how and where: what `how_of` takes."""
     return _add(command, _HOW)
 
 
@@ -166,6 +191,46 @@ class Study:
             probes=self.probes,
             requests=self.requests,
         )
+
+
+@dataclass(frozen=True)
+class How:
+    """What the options say of running: which part of the jobs, where, and within which limits."""
+
+    dry_run: bool
+    shard: str | None
+    #: As `run_jobs` takes them.
+    arguments: Mapping[str, Any]
+
+    def part(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Those of the jobs that are to run here.
+
+        Raises:
+            UserError: no such part.
+        """
+        from unlearnbench.running.shard import Shard
+
+        return jobs if self.shard is None else Shard.parse(self.shard).of(jobs)
+
+
+def how_of(given: dict[str, Any]) -> How:
+    """What the options of `execution_options` say; takes them out of `given`.
+
+    Raises:
+        UserError: an option of the executor that is not of the form KEY=VALUE.
+    """
+    from unlearnbench.errors import UserError
+
+    options = {}
+    for text in given.pop("executor_options"):
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f'--executor-option "{text}" is not of the form KEY=VALUE.')
+        options[key.strip()] = value
+    arguments: dict[str, Any] = {"executor_options": options}
+    for name in ("executor", "workers", "ranks", "threads", "timeout", "memory"):
+        arguments[name] = given.pop(name)
+    return How(given.pop("dry_run"), given.pop("shard"), arguments)
 
 
 def study_of(
@@ -280,11 +345,18 @@ def _is_in_a_file(spec: str) -> bool:
     return named and os.path.isfile(file_of(spec).expanduser())
 
 
-def show_jobs(jobs: Sequence[Job], ranks: int) -> None:
+def show_jobs(jobs: Sequence[Job], how: How) -> None:
     """What `--dry-run` shows; what a run would refuse is refused here."""
+    from unlearnbench.running.executors import check_executor
     from unlearnbench.running.plan import check_ranks
 
-    check_ranks(jobs, ranks)
+    check_ranks(jobs, how.arguments["ranks"])
+    check_executor(how.arguments["executor"], how.arguments["executor_options"])
+    list_jobs(jobs)
+
+
+def list_jobs(jobs: Sequence[Job]) -> None:
+    """A line for each job, and how many there are."""
     for job in jobs:
         click.echo(job.title)
     from unlearnbench.errors import counted

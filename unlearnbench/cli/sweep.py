@@ -12,6 +12,7 @@ import click
 from unlearnbench.cli.study import (
     Study,
     execution_options,
+    how_of,
     out_option,
     show_jobs,
     study_of,
@@ -43,11 +44,6 @@ def command(
     trials: int,
     seed: int,
     out: Path,
-    workers: int,
-    ranks: int,
-    threads: int,
-    timeout: float | None,
-    dry_run: bool,
     **given: Any,
 ) -> None:
     """Search the hyperparameters of methods, with as many trials for each.
@@ -59,7 +55,8 @@ def command(
     Chosen is the trial with the highest harmonic mean of forget and utility, on one task, model and
     seed; no retrained oracle is read. OUT/chosen.yaml is a plan of the chosen, OUT/trials.csv lists
     every trial. Finished trials are not run again, and a larger --trials extends a smaller one.
-    Methods that nothing scored for are left out of the plan, and the exit code is 1.
+    Methods that nothing scored for are left out of the plan, and the exit code is 1. With --shard
+    nothing is chosen yet.
 
     \b
     Examples:
@@ -68,17 +65,24 @@ def command(
     """
     from unlearnbench.running.sweep import searches
 
+    how = how_of(given)
     study = study_of(**given)
     every = searches(study.jobs([seed]), trials)
-    jobs = [job for search in every for job in search.jobs]
+    jobs = how.part([job for search in every for job in search.jobs])
     _say_what_is_smaller(every, trials)
-    if dry_run:
-        show_jobs(jobs, ranks)
+    if how.dry_run:
+        show_jobs(jobs, how)
         return
     from unlearnbench.cli.run_display import run_and_show
 
-    run = run_and_show(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
+    run = run_and_show(jobs, out, how)
     if run.outcomes is None:
+        sys.exit(run.exit_code)
+    if how.shard is not None:
+        click.echo(
+            f"Trials of part {how.shard}. When all parts are in {out}, the same command without "
+            "--shard chooses."
+        )
         sys.exit(run.exit_code)
     complete = _conclude(every, run.outcomes, study, out)
     sys.exit(run.exit_code if complete else 1)

@@ -10,10 +10,11 @@ from typing import Any
 from unlearnbench.errors import UserError
 from unlearnbench.results.schema import Result, result_folder
 from unlearnbench.results.store import ResultStore, load_result, read_result
-from unlearnbench.running.executor import Event, execute
+from unlearnbench.running.executors import Event, Execution, execute
 from unlearnbench.running.plan import Job, check_ranks, plan_jobs
 from unlearnbench.running.plan_file import DEFAULT_SEEDS
 from unlearnbench.running.ranks import refuse_launcher
+from unlearnbench.running.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,14 @@ def run(
     utilities: Sequence[str | Mapping[str, Any]] = (),
     probes: Sequence[str | Mapping[str, Any]] = (),
     requests: int = 1,
-    workers: int = 1,
+    shard: str | None = None,
+    workers: int | None = None,
     ranks: int = 1,
     threads: int = 0,
     timeout: float | None = None,
+    memory: float | None = None,
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
 ) -> list[Result]:
     """Runs methods x tasks x models x seeds, as `unlearnbench run` does, and returns the results.
 
@@ -61,10 +66,15 @@ def run(
             its options; `"default"`: the suite's own.
         requests: in how many each forget set comes, one after the other; after each the model is
             asked again for all of them.
-        workers: jobs at a time, each in a process of its own.
+        shard: a part of the jobs, `"2/8"`: the second of eight that are the plan together.
+        workers: jobs at a time, each in a process of its own. None: one here, on a cluster as many
+            as it has room for.
         ranks: processes of each job whose method can use several. They compute what one would.
         threads: torch threads of each process; 0: torch's choice.
         timeout: seconds a job may take.
+        memory: GiB that the processes of a job may have in memory together.
+        executor: where the jobs run: `local`, `ray` or `slurm`. No result depends on it.
+        executor_options: what to tell it, as `--executor-option` does: `{"partition": "gpu"}`.
 
     Returns:
         One result per job, in the order of the plan; those of failed jobs say so (`status`).
@@ -79,7 +89,18 @@ def run(
         probes=probes,
         requests=requests,
     )
-    outcomes = run_jobs(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
+    if shard is not None:
+        jobs = Shard.parse(shard).of(jobs)
+    outcomes = run_jobs(
+        *(jobs, out),
+        workers=workers,
+        ranks=ranks,
+        threads=threads,
+        timeout=timeout,
+        memory=memory,
+        executor=executor,
+        executor_options=executor_options,
+    )
     results = [load_result(o.path) for o in outcomes if o.path is not None]
     nameless = [f"{o.job.title}: {o.message}" for o in outcomes if o.path is None]
     if nameless:
@@ -91,10 +112,13 @@ def run_jobs(
     jobs: Sequence[Job],
     out: Path | str,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     ranks: int = 1,
     threads: int = 0,
     timeout: float | None = None,
+    memory: float | None = None,
+    executor: str = "local",
+    executor_options: Mapping[str, Any] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> list[Outcome]:
     """Runs jobs; one that fails, diverges or is killed is recorded as such and the rest go on.
@@ -104,8 +128,8 @@ def run_jobs(
 
     Raises:
         ResultError: the results folder is not writable.
-        UserError: a launcher has started this process as one of several, or several `ranks` are to
-            share a job of several requests.
+        UserError: a launcher has started this process as one of several, several `ranks` are to
+            share a job of several requests, or the executor cannot work here.
     """
     refuse_launcher()
     check_ranks(jobs, ranks)
@@ -132,15 +156,8 @@ def run_jobs(
             )
         on_event(event)
 
-    execute(
-        jobs,
-        store.folder,
-        workers=workers,
-        threads=threads,
-        timeout=timeout,
-        ranks=ranks,
-        on_event=listen,
-    )
+    how = Execution(store.folder, workers, threads, ranks, timeout, memory)
+    execute(jobs, how, executor, executor_options or {}, listen)
     return [outcomes[i] for i in sorted(outcomes)]
 
 

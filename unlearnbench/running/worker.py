@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -66,7 +69,7 @@ def main() -> None:
     from unlearnbench.running.job import JobRunner
 
     runner = JobRunner(ResultStore(out), place)
-    for line in sys.stdin:
+    for line in _lines():
         job = Job.model_validate_json(line)
         try:
             place.take(job.model.device)
@@ -75,6 +78,24 @@ def main() -> None:
             events.send("refused", message=str(error))
         except Exception as error:
             events.send("broken", status="failed", message=told(f"{type(error).__name__}: {error}"))
+
+
+def _lines() -> Iterator[str]:
+    """The lines of standard input, for as long as there is somebody who may write more.
+
+    When that ends, so does the process, whatever it does: a job without a parent is no failed job,
+    and one that says nothing for hours would not notice otherwise.
+    """
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(1)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
 
 
 def _run(runner: Any, job: Job, events: _Events) -> None:

@@ -1,0 +1,273 @@
+"""Worker processes: limits, GPUs, and that none outlives whoever started it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.running.executors.conftest import contents, jobs_of
+from unlearnbench import UserError
+from unlearnbench.cli.study import execution_options
+from unlearnbench.results.store import load_result
+from unlearnbench.running import Event, Job, run_jobs
+from unlearnbench.running.executors import ENDINGS, EXECUTORS, Execution
+from unlearnbench.running.executors.crew import serve
+from unlearnbench.running.executors.local import own_gpus, visible_gpus
+from unlearnbench.running.executors.node import (
+    Node,
+    files_of,
+    known_results,
+    started_here,
+    store_files,
+)
+
+
+def test_a_worker_over_its_memory_costs_its_job_and_each_worker_has_a_gpu(
+    pair: Path, limits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees = tmp_path / "sees"
+    sees.mkdir()
+    monkeypatch.setenv("TEST_SEES", str(sees))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    jobs = [
+        *jobs_of([f"{limits}:Sees"], pair, [0, 1]),
+        *jobs_of([f"{limits}:Hungry", "none"], pair, [0]),
+    ]
+    outcomes = run_jobs(jobs, tmp_path / "out", threads=1, workers=2, memory=1.2)
+    first, second, hungry, none = outcomes
+    assert {first.message, second.message} == {"GPUs 3", "GPUs 5"}
+    assert (hungry.status, none.status) == ("out_of_memory", "ok")
+    assert hungry.path is not None
+    error = load_result(hungry.path).error
+    assert error is not None
+    assert error.message.endswith("GiB in memory, and the limit is 1.2 GiB.")
+    left = [p for p in psutil.Process().children(recursive=True) if "x = b'x'" in _command(p)]
+    assert left == []
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def test_gpus_are_counted_without_torch(tmp_path: Path) -> None:
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2, GPU-a,-1,4"}) == ["2", "GPU-a"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+    assert visible_gpus({"PATH": str(tmp_path)}) == []
+    asking = tmp_path / "nvidia-smi"
+    asking.write_text("#!/bin/sh\necho 0\necho 1\n")
+    asking.chmod(0o755)
+    assert visible_gpus({"PATH": str(tmp_path)}) == ["0", "1"]
+    asking.write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert visible_gpus({"PATH": str(tmp_path)}) == []
+
+
+@pytest.mark.parametrize(
+    "gpus, ranks, seen",
+    [
+        ([], 1, [None, None, None]),
+        (["0"], 1, [None, None, None]),
+        (["0", "1"], 1, ["0", "1", "0"]),
+        (["0", "1", "2", "3"], 2, ["0,1", "2,3", "0,1"]),
+        (["a", "b", "c"], 2, ["a,b", "c,a", "b,c"]),
+        (["0", "1"], 4, ["0,1", "0,1", "0,1"]),  # too few: the job is refused where it is named
+    ],
+)
+def test_workers_take_turns_on_the_gpus(
+    gpus: list[str], ranks: int, seen: list[str | None]
+) -> None:
+    found = [own_gpus(gpus, worker, ranks).get("CUDA_VISIBLE_DEVICES") for worker in range(3)]
+    assert found == seen
+
+
+def test_results_travel_where_a_machine_does_not_see_the_folder(
+    pair: Path, limits: Path, plan: list[Job], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    """And the worker there ends when nobody listens any more, also in the middle of a job."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with started_here(out) as origin:
+        pass  # its token is gone: as it is on a machine that has no such folder
+    node = Node(Execution(out, threads=1), origin)
+    try:
+        assert not node.sees_results()
+        for job in plan:
+            assert known_results(out, job) == {}
+            *_, (kind, fields) = node.run(job.model_dump_json(), {})
+            assert kind == "finished"
+            assert str(out) not in fields["path"]
+            store_files(out, fields["files"])
+        assert contents(out) == expected
+        # What is known already is not made again, there either.
+        assert node._own is not None
+        for path in node._own.glob("*/*/*/*"):
+            path.unlink()
+        known = known_results(out, plan[1])
+        assert {Path(name).name.partition(".")[2] for name in known} == {
+            "json",
+            "records.jsonl.gz",
+        }
+        *_, (kind, fields) = node.run(plan[1].model_dump_json(), known)
+        assert kind == "skipped"
+        assert fields["files"] == known
+
+        (quiet,) = jobs_of([f"{limits}:Quiet"], pair, [0])
+        for kind, fields in node.run(quiet.model_dump_json(), {}):
+            if kind == "progress" and fields["note"].startswith("quiet"):
+                break
+        else:
+            pytest.fail("the job has ended")
+        process = node._worker._process
+        assert process is not None
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(20)
+    finally:
+        node.close()
+    assert not node._own.exists()
+
+
+def test_a_machine_that_sees_the_folder_writes_there(tmp_path: Path) -> None:
+    with started_here(tmp_path) as origin:
+        assert Node(Execution(tmp_path), origin).sees_results()
+        assert "HF_TOKEN" not in origin.environment
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_with_another_version_runs_nothing(tmp_path: Path) -> None:
+    import dataclasses
+
+    with started_here(tmp_path) as origin:
+        other = dataclasses.replace(origin, version="0.0.1")
+    with pytest.raises(RuntimeError, match=r"is installed on a node, and 0\.0\.1 here"):
+        Node(Execution(tmp_path), other)
+
+
+@pytest.mark.parametrize("name", ["../a.json", "/a.json", "a/../../b.json", ""])
+def test_a_result_from_elsewhere_stays_in_the_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no place in a results folder"):
+        store_files(tmp_path / "out", {name: b"{}"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_is_sent_with_all_that_it_names(tmp_path: Path) -> None:
+    from tests import handmade
+
+    path = handmade.saved(tmp_path / "here")
+    store_files(tmp_path / "there", files_of(path))
+    files = {p.relative_to(tmp_path / "here") for p in (tmp_path / "here").rglob("*.*")}
+    assert {p.relative_to(tmp_path / "there") for p in (tmp_path / "there").rglob("*.*")} == files
+    assert len(files) > 1
+
+
+# --- several seats -------------------------------------------------------------------------------
+
+
+class _Seat:
+    """Runs a job in a moment, or until it is closed."""
+
+    def __init__(self, endless: bool = False, fault: Exception | None = None) -> None:
+        self.endless, self.fault, self.closed = endless, fault, False
+
+    def run(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield "started", {}
+        if self.fault:
+            raise self.fault
+        while self.endless and not self.closed:
+            time.sleep(0.01)
+        yield "finished", {}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _jobs(count: int) -> list[Job]:
+    return [
+        Job.model_validate({"method": "none", "task": "nano", "model": {"name": "m"}, "seed": n})
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seats, count", [(1, 5), (3, 20), (4, 2)])
+def test_every_job_starts_and_ends_once(seats: int, count: int) -> None:
+    seen: list[Event] = []
+    crew = [_Seat() for _ in range(seats)]
+    serve(_jobs(count), crew, seen.append)
+    for kind in ("started", "finished"):
+        assert sorted(e.job.seed for e in seen if e.kind == kind) == list(range(count))
+    for seed in range(count):
+        assert [e.kind for e in seen if e.job.seed == seed] == ["started", "finished"]
+    assert all(seat.closed for seat in crew)
+
+
+def test_ctrl_c_closes_every_seat_and_tells_nothing_more() -> None:
+    seen: list[Event] = []
+    crew = [_Seat(endless=True) for _ in range(2)]
+
+    def interrupted(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serve(_jobs(9), crew, interrupted)
+    assert all(seat.closed for seat in crew)
+    assert [e.kind for e in seen] == ["started", "started"]
+
+
+def test_what_makes_a_seat_useless_ends_the_run() -> None:
+    with pytest.raises(UserError, match="no module"):
+        serve(
+            _jobs(3), [_Seat(endless=True), _Seat(fault=UserError("no module"))], lambda event: None
+        )
+
+
+# --- which executor ------------------------------------------------------------------------------
+
+
+def test_the_command_line_offers_the_executors_there_are() -> None:
+    command = execution_options(lambda: None)
+    (choice,) = [o for o in command.__click_params__ if o.name == "executor"]  # type: ignore[attr-defined]
+    assert list(choice.type.choices) == list(EXECUTORS)
+    assert set(ENDINGS) >= {"finished", "lost"}
+
+
+@pytest.mark.parametrize(
+    "executor, options, message",
+    [
+        ("cloud", {}, 'no executor is called "cloud"'),
+        ("local", {"gpus": "1"}, 'no option of executor local is called "gpus"'),
+        ("ray", {"adress": "x"}, "Did you mean address"),
+        ("ray", {"retries": "many"}, "--executor-option retries = 'many'"),
+        ("slurm", {"time": "0"}, "--executor-option time = '0'"),
+        ("slurm", {}, "how long a job may take"),
+    ],
+)
+def test_a_wrong_executor_or_option_is_one_line(
+    executor: str, options: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        run_jobs(_jobs(1), tmp_path, executor=executor, executor_options=options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("executor, module", [("ray", "ray"), ("slurm", "submitit")])
+def test_a_missing_extra_is_one_line(
+    executor: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf'pip install "unlearnbench\[{executor}\]"'):
+        run_jobs(_jobs(1), tmp_path, executor=executor)
+
+
+def test_no_jobs_need_no_executor(tmp_path: Path) -> None:
+    assert run_jobs([], tmp_path, executor="slurm") == []

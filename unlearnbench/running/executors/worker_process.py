@@ -1,0 +1,207 @@
+"""A worker process, seen from outside: it is given jobs, listened to, and ended at a limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from unlearnbench.results.schema import Status
+from unlearnbench.running.ended import last_words, told_of_signal
+from unlearnbench.running.executors import ENDINGS, Execution
+from unlearnbench.running.plan import Job
+from unlearnbench.running.ranks import without_group
+
+#: Seconds between two looks at the clock, and at the memory.
+_GLANCE, _WEIGHING = 0.2, 0.5
+
+#: What a worker tells, or None: its output has ended.
+_Inbox = queue.SimpleQueue[dict[str, Any] | None]
+
+
+class WorkerProcess:
+    """Runs one job at a time in a process of its own, which serves for many.
+
+    Args:
+        how: the limits, and where results go.
+        number: this worker's among all on this machine.
+        environment: over this process's own.
+        folder: where it stands; None: here.
+    """
+
+    def __init__(
+        self,
+        how: Execution,
+        number: int = 0,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._how, self._number, self._folder = how, number, folder
+        self._environment = dict(environment or {})
+        self._process: subprocess.Popen[str] | None = None
+        self._log: IO[bytes] | None = None
+        self._inbox: _Inbox
+        self._ending = threading.Lock()
+        self._closed = False
+
+    def run(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Runs the job: what happens, as kind and fields; the last kind is one of `ENDINGS`.
+
+        Starts the process where there is none: the job before may have cost it.
+        """
+        process = self._sent(job)
+        yield "started", {}
+        identity: dict[str, Any] = {}
+        ended: tuple[Status, str] | None = None
+        deadline, weigh = None, 0.0
+        while True:
+            now = time.monotonic()
+            if ended is None and deadline is not None and now > deadline:
+                ended = "timeout", "the time limit was reached."
+                _kill(process)
+            if ended is None and self._how.memory is not None and now > weigh:
+                ended = _too_large(process.pid, self._how.memory)
+                if ended:
+                    _kill(process)
+                weigh = now + _WEIGHING
+            try:
+                message = self._inbox.get(timeout=_GLANCE)
+            except queue.Empty:
+                if process.poll() is None:
+                    continue
+                message = None  # a child of its own may hold its output open
+            if message is None:
+                yield "lost", {**self._loss(process, ended), "identity": identity}
+                return
+            kind = message.pop("kind")
+            if kind == "identified":
+                identity = message
+                # Loading torch and naming the job are the suite's time, not the job's.
+                deadline = now + self._how.timeout if self._how.timeout else None
+            yield kind, message
+            if kind in ENDINGS:
+                if ended:
+                    self._forget(process)
+                return
+
+    def close(self) -> None:
+        """Ends the process, whatever it does; `run` starts no other. Any thread may call it."""
+        with self._ending:
+            self._closed = True
+            process = self._process
+        if process is not None:
+            _kill(process)
+            self._forget(process)
+
+    def _sent(self, job: Job) -> subprocess.Popen[str]:
+        with self._ending:
+            if self._closed:
+                raise RuntimeError("this worker is closed.")
+            process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(job.model_dump_json() + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died between jobs, and its output has ended
+        return process
+
+    def _start(self) -> subprocess.Popen[str]:
+        how = self._how
+        environment = {**without_group(os.environ), "TOKENIZERS_PARALLELISM": "false"}
+        environment.update(self._environment)
+        if how.threads:
+            environment.update(OMP_NUM_THREADS=str(how.threads), MKL_NUM_THREADS=str(how.threads))
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `_forget`
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "unlearnbench.running.worker"),
+                *map(str, (how.out, how.threads, self._number, how.ranks)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            cwd=self._folder,
+        )
+        self._inbox = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(process, self._inbox), daemon=True).start()
+        return process
+
+    def _loss(
+        self, process: subprocess.Popen[str], ended: tuple[Status, str] | None
+    ) -> dict[str, Any]:
+        """What to record of a job whose worker died."""
+        code = process.wait()
+        status: Status
+        if ended:
+            status, message = ended
+        elif code < 0:
+            status = "out_of_memory" if code == -9 else "failed"
+            message = f"the worker was {told_of_signal(code)}."
+        else:
+            said = last_words(self._log) if self._log else ""
+            status, message = "failed", f"the worker ended with exit code {code}: {said}"
+        self._forget(process)
+        return {"status": status, "message": message}
+
+    def _forget(self, process: subprocess.Popen[str]) -> None:
+        process.wait()
+        with self._ending:
+            self._process = None
+            if self._log is not None:
+                self._log.close()
+                self._log = None
+
+
+def _listen(process: subprocess.Popen[str], inbox: _Inbox) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            inbox.put(json.loads(line))
+        except ValueError:
+            continue  # torn by the worker's death, which the end of the stream reports
+    inbox.put(None)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """The process and all that it has started, and they have."""
+    try:
+        worker = psutil.Process(pid)
+        return [worker, *worker.children(recursive=True)]
+    except psutil.Error:
+        return []  # it has ended
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    family = _family(process.pid)
+    process.kill()
+    for member in family[1:]:
+        with suppress(psutil.Error):
+            member.kill()
+
+
+def _too_large(pid: int, limit: float) -> tuple[Status, str] | None:
+    """What is wrong where the process and its children have more than `limit` GiB in memory."""
+    used = 0
+    for process in _family(pid):
+        with suppress(psutil.Error):
+            used += process.memory_info().rss
+    if used <= limit * 2**30:
+        return None
+    return "out_of_memory", (
+        f"the job's processes had {used / 2**30:.2f} GiB in memory, and the limit is {limit:g} GiB."
+    )
