@@ -14,6 +14,7 @@ import pytest
 from tests.running.executors.conftest import contents
 from unlearnbench import UserError
 from unlearnbench.running import Event, Job, run_jobs
+from unlearnbench.running.estimate import memory_of
 from unlearnbench.running.executors import ENDINGS
 from unlearnbench.running.executors import ray as executor
 from unlearnbench.running.executors.needs import Needs, needs_of, room_for
@@ -126,14 +127,19 @@ def test_a_job_asks_for_what_its_model_needs(pair: Path) -> None:
     file = pair / "full" / "model.safetensors"
     weights = sum(tensor.numel() for tensor in load_file(file).values())
     assert os.path.getsize(file) > 4 * weights
-    job = Job(method="none", task="nano", model=ModelSpec(name=str(pair / "full")), seed=0)
+    job = Job(method="grad-diff", task="nano", model=ModelSpec(name=str(pair / "full")), seed=0)
     base = 2 * 2**30
-    assert needs_of(job, 0, 1, with_gpus=False) == Needs(1, 0, base + 16 * weights)
-    assert needs_of(job, 3, 2, with_gpus=True) == Needs(6, 2, 2 * (base + 4 * weights))
+    # On a GPU: the weights, and what undoes their changes.
+    assert needs_of(job, 3, 2, with_gpus=True) == Needs(6, 2, 2 * (base + 8 * weights))
+    # Trained on a CPU also gradients and two moments, and a batch beside: 20 bytes a weight.
+    here = needs_of(job, 0, 1, with_gpus=False)
+    assert (here.cpus, here.gpus) == (1, 0)
+    batch = memory_of(job).batch
+    assert here.memory == base + 20 * weights + batch
     half = job.model_copy(
         update={"model": job.model.model_copy(update={"dtype": "bfloat16", "device": "cpu"})}
     )
-    assert needs_of(half, 0, 1, with_gpus=True) == Needs(1, 0, base + 8 * weights)
+    assert needs_of(half, 0, 1, with_gpus=True) == Needs(1, 0, base + 18 * weights + batch)
     elsewhere = job.model_copy(update={"model": ModelSpec(name="ORG/MODEL")})
     assert needs_of(elsewhere, 1, 1, with_gpus=True) == Needs(1, 1, base)
 
