@@ -78,8 +78,6 @@ def command(
     from unlearnbench.cli.run_display import run_and_show
 
     run = run_and_show(jobs, out, workers=workers, ranks=ranks, threads=threads, timeout=timeout)
-    if run.outcomes is None:
-        sys.exit(run.exit_code)
     complete = _conclude(every, run.outcomes, study, out)
     sys.exit(run.exit_code if complete else 1)
 
