@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -127,8 +128,9 @@ class Nudge(Method[NudgeConfig]):
 
         _note(f"began {request.seed} {os.getpid()}")
         assert request.workspace is not None
-        request.workspace.mkdir(parents=True, exist_ok=True)
-        (request.workspace / "begun").write_text(str(request.seed))
+        with suppress(OSError):  # nothing that the outcome needs
+            request.workspace.mkdir(parents=True, exist_ok=True)
+            (request.workspace / "begun").write_text(str(request.seed))
         print("word " * 205 * self.config.words, file=sys.stderr)
         until, step = time.monotonic() + self.config.seconds, 0
         while time.monotonic() < until or (
