@@ -64,7 +64,10 @@ def test_kills_at_random_moments_lose_nothing(workshop: Workshop) -> None:
         workers = [p for p in psutil.Process(process.pid).children() if p.is_running()]
         strike(victim, process, workers, draw)
         if victim == "worker":  # the command goes on, with another worker
-            wait_for(lambda: len(results(workshop)) > aim, "a result after a worker's death")
+            wait_for(
+                lambda aim=aim: len(results(workshop)) > aim,  # type: ignore[misc]
+                "a result after a worker's death",
+            )
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)
         _, alive = psutil.wait_procs(workers, timeout=30)

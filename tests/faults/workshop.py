@@ -34,11 +34,13 @@ class Workshop:
             "OMP_NUM_THREADS": "1",
         }
 
-    def study(self, seeds: int, **config: object) -> list[str]:
-        """Arguments of a run of so many jobs."""
+    def study(self, seeds: int | str, **config: object) -> list[str]:
+        """Arguments of a run of so many jobs, or of these seeds."""
+        if isinstance(seeds, int):
+            seeds = ",".join(map(str, range(seeds)))
         return [
             *("--method", "nudge", "--task", "towns", "--model", str(self.model)),
-            *("--seed", ",".join(map(str, range(seeds)))),
+            *("--seed", seeds),
             *(part for k, v in config.items() for part in ("--set", f"nudge.{k}={v}")),
         ]
 

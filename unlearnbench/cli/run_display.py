@@ -106,7 +106,7 @@ class _Seen:
             self._warned.add(event.job.title)
             shown.finish(
                 event.job.title,
-                f"note: {event.job.title} is being run by another command into the same folder "
+                f"note: {event.job.title} is being run by another command "
                 f"({event.fields['holder']}): left for later.",
             )
 
