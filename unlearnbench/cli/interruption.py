@@ -29,9 +29,11 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 def end_in_order() -> None:
     """Has the signals raise `Interrupted`; those that were ignored stay so (`nohup`)."""
-    for number in _signals():
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+    ending = _Ending()
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, ending)
 
 
 @contextmanager
@@ -44,18 +46,20 @@ def going_on(how: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def _signals() -> list[int]:
-    return [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+class _Ending:
+    """The handler of all three: the first signal ends the command, the next ones do not disturb it.
 
+    A scheduler tells the process and then its group, and so does a terminal that closes. It stays
+    in its place: Python complains of a signal that has come and finds another handler there. Only
+    a second Ctrl-C is a person who does not want to wait.
+    """
 
-def _interrupt(number: int, frame: object) -> None:
-    # A scheduler may tell the process and then its group, a terminal that closes too: no second
-    # one may disturb the ending. Only a second Ctrl-C is a person who does not want to wait.
-    for other in _signals():
-        signal.signal(other, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, _end_at_once)
-    raise Interrupted(number)
+    def __init__(self) -> None:
+        self._begun = False
 
-
-def _end_at_once(number: int, frame: object) -> None:
-    os._exit(128 + number)  # workers end when nobody gives them orders any more
+    def __call__(self, number: int, frame: object) -> None:
+        if not self._begun:
+            self._begun = True
+            raise Interrupted(number)
+        if number == signal.SIGINT:
+            os._exit(128 + number)  # workers end when nobody gives them orders any more
