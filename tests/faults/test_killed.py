@@ -36,7 +36,6 @@ class Met:
     kills: dict[str, int] = field(default_factory=dict)
     finished: list[int] = field(default_factory=list)
     leftovers: int = 0
-    torn_workspaces: int = 0
 
 
 @pytest.mark.timeout(PATIENCE * max(1, KILLS))
@@ -44,14 +43,13 @@ def test_kills_at_random_moments_lose_nothing(workshop: Workshop) -> None:
     draw, met = random.Random(20), Met()
     expected = planned_ids(workshop)
     kept: dict[Path, str] = {}
-    command = ["run", *workshop.study(JOBS, seconds=0.02), "--out", "results", "--workers", "2"]
-    # Each life gets its share of the jobs done, so that the last kill still meets one at work.
+    command = ["run", *workshop.study(JOBS, seconds=0.4), "--out", "results", "--workers", "2"]
+    # Each life may end one job or two, so that the last kill still meets one at work.
     for kill in range(KILLS):
         victim = VICTIMS[kill % len(VICTIMS)]
         process = workshop.start(*command)
         said = drained(process)
-        quota = max(1, (JOBS - 2) // KILLS)
-        aim = min(len(kept) + draw.randint(0, quota), JOBS - 2)
+        aim = len(kept) + draw.randint(0, 1)
         calls = workshop.called().total()
         wait_for(
             lambda calls=calls, aim=aim: (
@@ -60,7 +58,7 @@ def test_kills_at_random_moments_lose_nothing(workshop: Workshop) -> None:
             ),
             f"{aim} results before kill {kill}: {said[-3:]}",
         )
-        time.sleep(draw.random() * 0.3)
+        time.sleep(draw.random() * 0.4)
         workers = [p for p in psutil.Process(process.pid).children() if p.is_running()]
         strike(victim, process, workers, draw)
         if victim == "worker":  # the command goes on, with another worker
@@ -92,7 +90,7 @@ def test_kills_at_random_moments_lose_nothing(workshop: Workshop) -> None:
 def planned_ids(workshop: Workshop) -> set[str]:
     """The run ids of the plan: those of a run that nothing disturbed, elsewhere."""
     code, told = workshop.run(
-        *("run", *workshop.study(JOBS, seconds=0.02), "--out", "undisturbed"),
+        *("run", *workshop.study(JOBS, seconds=0.4), "--out", "undisturbed"),
         environment={"UNLEARNBENCH_CACHE": str(workshop.root / "cache-0"), "TOYS_LOG": os.devnull},
     )
     assert code == 0, told
