@@ -102,7 +102,8 @@ def test_a_second_ctrl_c_does_not_wait(workshop: Workshop) -> None:
     time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=GRACE)
-    assert process.returncode == 128 + signal.SIGINT
+    # 130 to a shell either way: it may come when Python has let go of its handlers at the end.
+    assert process.returncode in (128 + signal.SIGINT, -signal.SIGINT)
     assert "Traceback" not in said
     for worker in workers:
         if worker.is_running():
