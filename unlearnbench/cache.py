@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from unlearnbench.errors import UserError
+from unlearnbench import locks
+from unlearnbench.errors import StorageError, StorageWarning
 from unlearnbench.results.store import write_atomically
 
 if TYPE_CHECKING:
@@ -36,26 +36,10 @@ def content_key(**parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a file of the cache for one process at a time; makes its folder.
-
-    Raises:
-        UserError: the cache folder cannot be written.
-    """
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f'the cache folder "{path.parent}" is not writable ({error.strerror}). '
-            "Choose another with the environment variable UNLEARNBENCH_CACHE."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(path: Path, patience: float = -1) -> AbstractContextManager[None]:
+    """Holds a file of the cache for one process at a time; see `unlearnbench.locks.locked`."""
+    way_out = "Choose another with the environment variable UNLEARNBENCH_CACHE."
+    return locks.locked(path, patience=patience, way_out=f"It is the cache: {way_out}")
 
 
 def cached_tensors(
@@ -67,7 +51,11 @@ def cached_tensors(
     """The tensors under `key` (from `content_key`), made once; kept as safetensors in `room`.
 
     The key is written into the file and checked: a file of another content, a torn or damaged one
-    is made anew. Several processes may ask at the same time.
+    is made anew. Several processes may ask at the same time. Where they cannot be kept, a warning
+    says so, and the next who asks makes them again.
+
+    Raises:
+        StorageError: the cache folder cannot be written at all.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save
@@ -81,5 +69,13 @@ def cached_tensors(
         except (OSError, SafetensorError):
             pass
         tensors = {name: t.detach().cpu().contiguous() for name, t in make().items()}
-        write_atomically(path, save(tensors, metadata={"key": key}))
+        keep(path, save(tensors, metadata={"key": key}))
         return tensors
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Writes a file of the cache; where that fails, what it holds is not lost, and work goes on."""
+    try:
+        write_atomically(path, data)
+    except StorageError as error:
+        warnings.warn(f"not kept for other jobs: {error}", StorageWarning, stacklevel=2)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from unlearnbench.cache import content_key
+from unlearnbench.errors import StorageError, StorageWarning
+from unlearnbench.locks import remove_leftovers
 from unlearnbench.method import MethodConfig
 from unlearnbench.results import write_atomically
 from unlearnbench.results.records import Record
@@ -71,8 +74,7 @@ class Checkpoint:
     def save(self, journal: Sequence[Record]) -> None:
         """Writes the state and the journal, atomically.
 
-        Raises:
-            ResultError: the folder is not writable or the disk is full.
+        Where that fails a warning says so, and the one before stays: the work itself is not lost.
         """
         tensors = {n: t.detach().cpu().contiguous() for n, t in self._state.tensors().items()}
         spent = time.perf_counter() - self._started + self._model.earlier_seconds
@@ -82,10 +84,14 @@ class Checkpoint:
             "seconds": repr(spent),
             "trained_tokens": str(self._model.trained_tokens),
         }
-        write_atomically(self._file, save(tensors, metadata=noted))
+        try:
+            write_atomically(self._file, save(tensors, metadata=noted))
+        except StorageError as error:
+            warnings.warn(f"no checkpoint: {error}", StorageWarning, stacklevel=2)
 
     def resume(self) -> list[Record]:
         """The journal of the file, whose state is put back; nothing where there is none."""
+        remove_leftovers(self._file)
         try:
             with safe_open(self._file, framework="pt") as saved:
                 noted = saved.metadata() or {}

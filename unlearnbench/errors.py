@@ -41,6 +41,17 @@ class ResultError(UserError):
     """A result file that cannot be read, written or verified."""
 
 
+class StorageError(ResultError):
+    """A folder that cannot be written: it is full, read-only or gone.
+
+    The next job would meet the same, so a run gives out no more; the same command goes on later.
+    """
+
+
+class StorageWarning(UserWarning):
+    """Something that could not be kept, or not be locked, and that work goes on without."""
+
+
 class Diverged(Exception):
     """A method left the finite numbers. The message says what was tried and where it ended.
 

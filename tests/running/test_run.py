@@ -308,7 +308,10 @@ def test_a_schedulers_sigterm_ends_a_run_as_ctrl_c_does(
         *("--method", f"{methods}:Slow", "--out", str(tmp_path)),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "unlearnbench", *command], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unlearnbench", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -317,8 +320,8 @@ def test_a_schedulers_sigterm_ends_a_run_as_ctrl_c_does(
     for _ in range(20):  # timeout(1) and schedulers tell the process, and its group once more
         process.terminate()
     rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "0 of 1 job done and kept" in rest
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Interrupted. 0 of 1 job done and kept" in rest
     assert list(result_files(tmp_path)) == []  # no false failure either
 
 
@@ -340,9 +343,9 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     while not list(result_files(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "1 of 2 jobs done and kept" in out
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Interrupted. 1 of 2 jobs done and kept" in said
     (kept,) = result_files(tmp_path)
     assert verify(kept) == []
     done = _cli("run", *command[1:9], "--method", "none", "--out", str(tmp_path))

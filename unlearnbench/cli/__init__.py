@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import sys
+from contextlib import suppress
 from traceback import format_exception
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import click
 
 from unlearnbench import plugins
+from unlearnbench.cli.interruption import end_in_order, exit_code
+from unlearnbench.cli.output import discard_output
 from unlearnbench.errors import PluginError, UserError
 from unlearnbench.plain_text import without_secrets
 
@@ -88,9 +91,14 @@ class SuiteGroup(click.Group):
             raise _Misused(error) from error
         except UserError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as error:
+            with suppress(OSError):  # the terminal may be gone
+                told = ["Interrupted.", *getattr(error, "__notes__", ())]
+                click.echo(" ".join(told), err=True)
+            ctx.exit(exit_code(error))
         except BrokenPipeError:
             # `unlearnbench list | head`: the reader has left; that is no error of ours.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_output()
             ctx.exit(0)
 
 
@@ -122,6 +130,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ✓ gets a ?, not a traceback
+    end_in_order()
     cli()
 
 

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import click
 
+from unlearnbench.cli.output import dispensable_output
+
 #: Seconds between two lines about the same thing in a log.
 LOG_INTERVAL = 10.0
 
@@ -86,7 +88,8 @@ class TerminalDisplay:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        with dispensable_output():  # a terminal that was closed takes nothing back
+            self._progress.stop()
 
     def update(self, name: str, done: int, total: int, note: str = "") -> None:
         if name not in self._ids:

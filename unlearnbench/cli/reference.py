@@ -72,6 +72,7 @@ def train(
     """
     from pydantic import ValidationError
 
+    from unlearnbench.cli.interruption import going_on
     from unlearnbench.cli.progress import display
     from unlearnbench.cli.specs import build_task, parse_settings
     from unlearnbench.errors import UserError, unknown_name
@@ -107,7 +108,8 @@ def train(
     line = f"unlearnbench reference train --task {task_spec} " + (
         f"--base {base}" if base else f"--size {size}"
     )
-    with display() as shown:
+    go_on = "The same command goes on from the last epoch that was kept."
+    with going_on(lambda: go_on), display() as shown:
         for folder in train_pair(
             task, recipe, out, shown.update, only=only, tokenizer=tokenizer, command=line + options
         ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from unlearnbench.cli.interruption import going_on
+from unlearnbench.cli.output import dispensable_output
 from unlearnbench.cli.progress import Display, display
 from unlearnbench.cli.study import How
 from unlearnbench.errors import UserError, counted
@@ -18,16 +19,13 @@ from unlearnbench.results import load_result
 from unlearnbench.running import Event, Job, Outcome, run_jobs
 from unlearnbench.running.ranks import refuse_launcher
 
-#: 128 + SIGINT, as shells expect it of a program that Ctrl-C ended.
-INTERRUPTED = 130
-
 
 @dataclass(frozen=True)
 class Shown:
-    """A run that somebody watched: its exit code, and an outcome a job if it came to its end."""
+    """A run that somebody watched: its exit code, and an outcome a job."""
 
     exit_code: int
-    outcomes: Sequence[Outcome] | None
+    outcomes: Sequence[Outcome]
 
 
 def run_and_show(jobs: Sequence[Job], out: Path, how: How) -> Shown:
@@ -39,41 +37,37 @@ def run_and_show(jobs: Sequence[Job], out: Path, how: How) -> Shown:
     except UserError as error:
         raise click.UsageError(str(error)) from error
     seen = _Seen(len(jobs))
-    for name in ("SIGTERM", "SIGHUP"):  # a scheduler's end is as orderly as Ctrl-C
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
     start = time.monotonic()
-    try:
-        with display() as shown:
-            outcomes = run_jobs(
-                jobs, out, on_event=lambda event: seen.show(event, shown), **how.arguments
-            )
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted: {seen.done} of {counted(len(jobs), 'job')} done and kept in {out}. "
-            "The same command goes on from there."
+    with going_on(lambda: seen.how_to_go_on(out)), display() as shown:
+        outcomes = run_jobs(
+            jobs, out, on_event=lambda event: seen.show(event, shown), **how.arguments
         )
-        return Shown(INTERRUPTED, None)
     attacks = _failed_probes(outcomes)
-    _summary(outcomes, attacks, out, time.monotonic() - start)
+    with dispensable_output():
+        _summary(outcomes, attacks, out, time.monotonic() - start)
     failed = any(o.status not in ("ok", "diverged") for o in outcomes)
     return Shown(int(failed or bool(attacks)), outcomes)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    # A scheduler may tell the process and then its group; the second must not disturb the ending.
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+#: What is shown of events that carry no status of a result.
+_STATUS = {"refused": "refused", "broken": "failed", "unsaved": "unsaved"}
 
 
 class _Seen:
     """Turns events into bars and lines."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
+        self.total, self.done, self.kept = total, 0, 0
         self._warned: set[str] = set()
         self._started: dict[int, float] = {}
 
+    def how_to_go_on(self, out: Path) -> str:
+        return (
+            f"{self.kept} of {counted(self.total, 'job')} done and kept in {out}. "
+            "The same command goes on from there."
+        )
+
+    @dispensable_output()
     def show(self, event: Event, shown: Display) -> None:
         title, fields = event.job.title, event.fields
         match event.kind:
@@ -86,13 +80,16 @@ class _Seen:
                 self._warn_of_missing_oracle(event, shown)
             case "warning":
                 shown.line(f"warning: {fields['message']}")
-            case "finished" | "skipped" | "refused" | "broken" | "lost":
+            case "busy":
+                self._tell_of_holder(event, shown)
+            case "finished" | "skipped" | "refused" | "broken" | "lost" | "unsaved":
                 self.done += 1
+                self.kept += event.kind in ("finished", "skipped")
                 shown.finish(title, self._line(event))
 
     def _line(self, event: Event) -> str:
         fields, title = event.fields, event.job.title
-        status = "refused" if event.kind == "refused" else fields["status"]
+        status = _STATUS.get(event.kind) or fields["status"]
         counter = f"[{self.done:>{len(str(self.total))}}/{self.total}]"
         if event.kind == "skipped":
             return f"{counter} done before  {title}"
@@ -101,6 +98,15 @@ class _Seen:
         scores = "  ".join(f"{k} {v:.3f}" for k, v in sorted(fields["headlines"].items()))
         took = time.monotonic() - self._started[id(event.job)]
         return f"{counter} ok {took:7.1f} s  {title}  {scores}"
+
+    def _tell_of_holder(self, event: Event, shown: Display) -> None:
+        if event.job.title not in self._warned:
+            self._warned.add(event.job.title)
+            shown.finish(
+                event.job.title,
+                f"note: {event.job.title} is being run by another command "
+                f"({event.fields['holder']}): left for later.",
+            )
 
     def _warn_of_missing_oracle(self, event: Event, shown: Display) -> None:
         model = event.fields["model"]

@@ -76,8 +76,6 @@ def command(
     from unlearnbench.cli.run_display import run_and_show
 
     run = run_and_show(jobs, out, how)
-    if run.outcomes is None:
-        sys.exit(run.exit_code)
     if how.shard is not None:
         click.echo(
             f"Trials of part {how.shard}. When all parts are in {out}, the same command without "

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from unlearnbench.errors import ModelError, UserError
+from unlearnbench.errors import ModelError, StorageError, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models import LanguageModel, load_model, prompt_formats
 from unlearnbench.models.prompt_formats import RawFormat
@@ -85,7 +86,8 @@ def train_reference(
     model.hf.to(getattr(torch, recipe.dtype)).eval().requires_grad_(False)
     model.save(folder)
     (folder / TRAINED).write_text(json.dumps({"key": key}) + "\n")
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    for name in ("", ".new", ".old"):  # the latter of a process that was killed
+        shutil.rmtree(f"{checkpoint}{name}", ignore_errors=True)
     return model
 
 
@@ -287,17 +289,28 @@ def _key(model: LanguageModel, examples: Sequence[Example], recipe: Recipe) -> s
 
 
 def _keep(folder: Path, key: str, step: int, network: Any, optimizer: Any) -> None:
-    """Writes the checkpoint beside the old one, then swaps them by rename."""
+    """Writes the checkpoint beside the old one, then swaps them by rename.
+
+    Raises:
+        StorageError: the folder cannot be written; the old one is kept.
+    """
     names = {id(p): n for n, p in network.named_parameters()}
     tensors = {f"weight/{n}": p.detach() for n, p in network.named_parameters()}
     for parameter, state in optimizer.state.items():
         for kind, value in state.items():
             tensors[f"{kind}/{names[id(parameter)]}"] = value.detach().clone()
     fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, fresh / "state.safetensors")
-    (fresh / "state.json").write_text(json.dumps({"key": key, "step": step}))
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, fresh / "state.safetensors")
+        (fresh / "state.json").write_text(json.dumps({"key": key, "step": step}))
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise StorageError(
+            f'cannot write "{fresh}" ({error}). Make room; the same command goes on from the last '
+            "epoch that was kept."
+        ) from error
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
         folder.rename(old)
@@ -314,8 +327,8 @@ def _restore(folder: Path, key: str, network: Any, optimizer: Any) -> int:
         if state["key"] != key:
             return 0
         tensors = load_file(folder / "state.safetensors")
-    except (OSError, ValueError, KeyError):
-        return 0
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return 0  # torn, or another training's
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(tensors[f"weight/{name}"])

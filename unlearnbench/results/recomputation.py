@@ -11,14 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import IO
 
+from unlearnbench.ended import LastWords
 from unlearnbench.results.ledger import Ledger
 from unlearnbench.results.schema import Result
 from unlearnbench.results.verification import not_installed, verify
@@ -150,16 +149,16 @@ class _Worker:
     """One process that recomputes."""
 
     def __init__(self) -> None:
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it ends
         self._process = subprocess.Popen(
             _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=subprocess.PIPE,
             text=True,
             encoding="ascii",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
+        self._said = LastWords(self._process.stderr)
 
     def ask(self, path: Path) -> list[str] | None:
         """The faults of a file; None where the process has died of it."""
@@ -181,13 +180,9 @@ class _Worker:
         code = self._process.wait()
         if code < 0:
             return f"was ended by {signal.Signals(-code).name}"
-        self._log.seek(0)
-        said = self._log.read()[-2000:].decode(errors="replace").split("\n")
-        last = next((line for line in reversed(said) if line.strip()), "")
-        return f"ended with exit code {code}: {last}".rstrip(": ")
+        return f"ended with exit code {code}: {self._said.line()}".rstrip(": ")
 
     def end(self) -> None:
         """Kills it, if it is alive."""
         self._process.kill()
         self._process.wait()
-        self._log.close()

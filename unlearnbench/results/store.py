@@ -8,12 +8,14 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pydantic import ValidationError
 
-from unlearnbench.errors import ResultError
+from unlearnbench.errors import ResultError, StorageError
+from unlearnbench.locks import locked, temporary_prefix
 from unlearnbench.plain_files import NotPlain, read_plain
 from unlearnbench.plain_text import plain_line
 from unlearnbench.results.records import Record, dump_records, read_packed, sha256_of
@@ -21,6 +23,9 @@ from unlearnbench.results.schema import RecordsBlock, Result
 
 #: A result file may not be larger than this.
 MAX_RESULT_BYTES = 16 * 1024 * 1024
+#: Bytes that the results folder has to take before a run begins: one result without its records.
+_LEAST_ROOM = 64 * 1024
+_WAY_OUT = "Choose another with --out."
 #: Schema faults of one file that are told one by one.
 MAX_FAULTS = 100
 
@@ -36,16 +41,39 @@ class ResultStore:
         self.folder = Path(folder)
 
     def check_writable(self) -> None:
-        """Raises ResultError, before any work is done, where a result could not be saved."""
+        """Raises StorageError, before any work is done, where a result could not be saved."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".writable-"):
-                pass
+            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".writable-") as probe:
+                probe.write(bytes(_LEAST_ROOM))  # a full disk takes an empty file
+                probe.flush()
         except OSError as error:
-            raise ResultError(
-                f'results folder "{self.folder}" is not writable ({error.strerror}). '
-                "Choose another with --out."
+            raise StorageError(
+                f'results folder "{self.folder}" is not writable ({error.strerror}). {_WAY_OUT}'
             ) from error
+
+    @contextmanager
+    def held(self, relative_folder: str, run_id: str, patience: float = -1) -> Iterator[None]:
+        """Holds a run for this process: nobody else runs it into this folder meanwhile.
+
+        Args:
+            patience: seconds to wait for another process that holds it; below 0: for ever.
+
+        Raises:
+            Busy: another process still holds it.
+            StorageError: the folder cannot be written.
+        """
+        path = self.path_of(relative_folder, run_id).with_suffix("")
+        with locked(path, self._lock_of(run_id), patience, _WAY_OUT):
+            yield
+
+    def _lock_of(self, name: str) -> Path:
+        """The lock file of a run or of a shared file; none of them is for keeping."""
+        folder = self.folder / ".locks"
+        ignore = folder / ".gitignore"
+        if not ignore.exists():
+            write_atomically(ignore, b"*\n")
+        return folder / f"{name}.lock"
 
     def path_of(self, relative_folder: str, run_id: str) -> Path:
         """Where the result of a run is, or would be."""
@@ -55,7 +83,7 @@ class ResultStore:
         """Writes a result (its records must be saved already).
 
         Raises:
-            ResultError: it cannot be written.
+            StorageError: it cannot be written.
         """
         path = self.path_of(result.relative_folder, result.run_id)
         write_atomically(path, dump_result(result))
@@ -69,8 +97,18 @@ class ResultStore:
         digest = sha256_of(data)
         file = name or f"{digest[:16]}.records.jsonl.gz"
         path = folder / file
-        if not (path.is_file() and sha256_of(path.read_bytes()) == digest):
+
+        def is_there() -> bool:
+            return path.is_file() and sha256_of(path.read_bytes()) == digest
+
+        if is_there():
+            return file, digest
+        if name is not None:  # a run's own, and the run is held
             write_atomically(path, data)
+            return file, digest
+        with locked(path, self._lock_of(digest[:16]), way_out=_WAY_OUT):
+            if not is_there():
+                write_atomically(path, data)
         return file, digest
 
     def finished(self, relative_folder: str, run_id: str) -> Result | None:
@@ -254,12 +292,12 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Temporary file, fsync, rename: readers see the old file, the new one, or none.
 
     Raises:
-        ResultError: the folder is not writable or the disk is full; nothing is left behind.
+        StorageError: the folder is not writable or the disk is full; nothing is left behind.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -267,7 +305,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise ResultError(
+        raise StorageError(
             f'cannot write "{path}" ({error.strerror or error}). Make room or use another folder.'
         ) from error
     finally:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import UserError
+from unlearnbench.errors import StorageError, UserError, counted
+from unlearnbench.locks import Busy
 from unlearnbench.results.schema import Result, result_folder
 from unlearnbench.results.store import ResultStore, load_result, read_result
 from unlearnbench.running.executors import Event, Execution, execute
@@ -19,7 +20,8 @@ from unlearnbench.running.shard import Shard
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job. `status` is `refused` where it could not even be named."""
+    """What became of one job. `status` is `refused` where it could not even be named, `unsaved`
+    where its result could not be written."""
 
     job: Job
     status: str
@@ -127,7 +129,8 @@ def run_jobs(
         One outcome per job, in the order of `jobs`.
 
     Raises:
-        ResultError: the results folder is not writable.
+        StorageError: the results folder is not writable; or it or the cache could not be written
+            any more: jobs that ran were let end, and no others given out.
         UserError: a launcher has started this process as one of several, several `ranks` are to
             share a job of several requests, or the executor cannot work here.
     """
@@ -141,8 +144,8 @@ def run_jobs(
     def listen(event: Event) -> None:
         if event.kind == "lost":
             outcomes[index[id(event.job)]] = _record_loss(store, event)
-        elif event.kind in ("refused", "broken"):
-            status = event.fields.get("status", "refused")
+        elif event.kind in ("refused", "broken", "unsaved"):
+            status = "failed" if event.kind == "broken" else event.kind
             outcomes[index[id(event.job)]] = Outcome(
                 event.job, status, None, event.fields["message"]
             )
@@ -158,6 +161,13 @@ def run_jobs(
 
     how = Execution(store.folder, workers, threads, ranks, timeout, memory)
     execute(jobs, how, executor, executor_options or {}, listen)
+    unsaved = [o.message for o in outcomes.values() if o.status == "unsaved"]
+    if unsaved:
+        kept = sum(o.path is not None for o in outcomes.values())
+        raise StorageError(
+            f"{unsaved[0]} {kept} of {counted(len(jobs), 'job')} done and kept in {store.folder}; "
+            "the same command goes on from there."
+        )
     return [outcomes[i] for i in sorted(outcomes)]
 
 
@@ -177,7 +187,14 @@ def _record_loss(store: ResultStore, event: Event) -> Outcome:
     if path.is_file() and (found := read_result(path)[1]) and found.status in FINAL:
         return Outcome(event.job, found.status, path)  # it was saved before the worker died
     result = identity.failed(status, "WorkerLost", message, event.job.seed, command_of(event.job))
-    return Outcome(event.job, status, store.save(result), message)
+    try:
+        # The worker's hold has ended with it. Who holds the job now runs it, and tells the outcome.
+        with store.held(folder, identity.run_id, patience=0):
+            return Outcome(event.job, status, store.save(result), message)
+    except Busy:
+        return Outcome(event.job, status, None, message)
+    except StorageError as error:
+        return Outcome(event.job, "unsaved", None, str(error))
 
 
 __all__ = ["Event", "Job", "Outcome", "plan_jobs", "run", "run_jobs"]

@@ -12,16 +12,15 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from unlearnbench.ended import LastWords, told_of_signal
 from unlearnbench.errors import Diverged, UserError
-from unlearnbench.running.ended import last_words, told_of_signal
 
 if TYPE_CHECKING:
     from unlearnbench.running.plan import Job
@@ -220,18 +219,18 @@ class _Peer:
         self, rank: int, place: Place, threads: int, group: Mapping[str, str], assignment: str
     ) -> None:
         self.rank = rank
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         numbers = map(str, (rank, place.worker, place.ranks, threads))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "unlearnbench.running.peer", *numbers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             env={**os.environ, **group, "OMP_NUM_THREADS": str(threads)},
         )
         assert self.process.stdin is not None
+        self._said = LastWords(self.process.stderr)
         try:
             self.process.stdin.write(assignment + "\n")
             self.process.stdin.flush()
@@ -248,7 +247,7 @@ class _Peer:
         return device
 
     def last_words(self) -> str:
-        return last_words(self._log)
+        return self._said.line()
 
     def failure(self) -> Exception:
         """What became of it, as an error of the job."""
@@ -265,6 +264,6 @@ class _Peer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self._log):
+        for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()

@@ -14,14 +14,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from unlearnbench.cache import cache_folder, locked
-from unlearnbench.errors import UserError
+from unlearnbench.cache import locked
+from unlearnbench.errors import StorageError, StorageWarning, UserError
+from unlearnbench.locks import Busy
 from unlearnbench.plain_text import told
+from unlearnbench.results.schema import result_folder
 from unlearnbench.results.store import ResultStore
 from unlearnbench.running.plan import Job
 from unlearnbench.running.ranks import Place
@@ -69,22 +72,29 @@ def main() -> None:
     from unlearnbench.running.job import JobRunner
 
     runner = JobRunner(ResultStore(out), place)
-    for line in _lines():
-        job = Job.model_validate_json(line)
+    orders = _orders()
+    warnings.showwarning = _telling(events, warnings.showwarning)
+    while True:
+        order = json.loads(orders.get())
+        job = Job.model_validate(order["job"])
         try:
             place.take(job.model.device)
-            _run(runner, job, events)
+            _run(runner, job, order["patience"], events)
+        except Busy as error:
+            events.send("busy", holder=str(error))
+        except StorageError as error:
+            events.send("unsaved", message=str(error))
         except UserError as error:
             events.send("refused", message=str(error))
         except Exception as error:
-            events.send("broken", status="failed", message=told(f"{type(error).__name__}: {error}"))
+            events.send("broken", message=told(f"{type(error).__name__}: {error}"))
 
 
-def _lines() -> Iterator[str]:
-    """The lines of standard input, for as long as there is somebody who may write more.
+def _orders() -> queue.SimpleQueue[str]:
+    """The lines of standard input. Its end ends this process, whatever it is at.
 
-    When that ends, so does the process, whatever it does: a job without a parent is no failed job,
-    and one that says nothing for hours would not notice otherwise.
+    Whoever gave the orders is gone then, and a job that nobody waits for would keep its device and
+    hold its lock.
     """
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -94,15 +104,33 @@ def _lines() -> Iterator[str]:
         os._exit(1)
 
     threading.Thread(target=read, daemon=True).start()
-    while True:
-        yield lines.get()
+    return lines
 
 
-def _run(runner: Any, job: Job, events: _Events) -> None:
+def _telling(events: _Events, usual: Callable[..., None]) -> Callable[..., None]:
+    """Shows a warning: to whoever watches the run where it is one about storage."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, StorageWarning):
+            events.send("warning", message=str(message))
+        else:
+            usual(message, category, *place)
+
+    return show
+
+
+def _run(runner: Any, job: Job, patience: float, events: _Events) -> None:
+    from unlearnbench.running.inputs import workspace_of
+
     identity = runner.identify(job)
-    events.send("identified", **identity.document())
-    # Two runs on one folder: the second one waits, and finds the job done.
-    with locked(cache_folder() / "jobs" / identity.run_id):
+    folder = result_folder(identity.task, identity.model, identity.method)
+    # Of two runs on one results folder, one has the job and the other finds it done. Runs into two
+    # folders share the workspace.
+    with (
+        runner.store.held(folder, identity.run_id, patience),
+        locked(workspace_of(identity.run_id), patience),
+    ):
+        events.send("identified", **identity.document())
         result, complaint = runner.finished(identity)
         if complaint:
             events.send("warning", message=complaint)

@@ -5,7 +5,9 @@ The contract of an executor is a module with two things:
 * `Options`: a pydantic class of what `--executor-option KEY=VALUE` may say to it;
 * `execute(jobs, how, options, on_event)`: tells of each job, from the thread that called it, what
   happened in the order it happened: `started`, what the worker says, and one of `ENDINGS` once.
-  A job whose worker dies, or whose machine does, is `lost`: that costs this job and no other. When
+  A job whose worker dies, or whose machine does, is `lost`: that costs this job and no other. One
+  that another run is at (`busy`) comes again when nothing else waits. After an `unsaved` one no
+  more are given out: the next would meet the same full disk. When
   `execute` returns or raises (Ctrl-C included), nothing that it has started runs on.
 
 Every executor runs a job in a `WorkerProcess`, so that limits, messages and results are the same.
@@ -28,14 +30,17 @@ from unlearnbench.running.plan import Job
 EXECUTORS = {name: f"unlearnbench.running.executors.{name}" for name in ("local", "ray", "slurm")}
 
 #: What ends a job: its result is there (made, or made before), it cannot be run as it is asked for,
-#: it could not be named, its worker died.
-ENDINGS = ("finished", "skipped", "refused", "broken", "lost")
+#: it could not be named, its worker died, its result could not be written.
+ENDINGS = ("finished", "skipped", "refused", "broken", "lost", "unsaved")
+
+#: Seconds that a worker waits for a job that another run is at, before it says so again.
+PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a job. `kind`: started, identified, warning, progress, or one of
-    `ENDINGS`."""
+    """Something that happened to a job. `kind`: started, identified, warning, progress, busy
+    (another run is at it; it comes again), or one of `ENDINGS`."""
 
     kind: str
     job: Job

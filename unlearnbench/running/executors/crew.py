@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from unlearnbench.running.executors import Event
+from unlearnbench.running.executors import PATIENCE, Event
 from unlearnbench.running.plan import Job
 
 
 class Seat(Protocol):
     """Where a job runs: a worker process here, or one on another machine."""
 
-    def run(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+    def run(self, job: Job, patience: float = 0) -> Iterator[tuple[str, dict[str, Any]]]:
         """What happens to the job, as kind and fields; see `WorkerProcess.run`."""
         ...
 
@@ -27,19 +27,29 @@ def serve(jobs: Sequence[Job], seats: Sequence[Seat], on_event: Callable[[Event]
     """Runs the jobs, the next one wherever a seat is free. Closes the seats, also on Ctrl-C."""
     # No Queue: a signal in the middle of its `get` can leave its lock released twice.
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    busy: queue.SimpleQueue[Job] = queue.SimpleQueue()  # other runs are at them
     inbox: queue.SimpleQueue[Event | Exception | None] = queue.SimpleQueue()
     over = threading.Event()
+    unsaved = threading.Event()  # those that run may still find room
     for job in jobs:
         waiting.put(job)
 
     def work(seat: Seat) -> None:
         try:
-            while not over.is_set():
+            while not (over.is_set() or unsaved.is_set()):
+                patience = 0.0
                 try:
                     job = waiting.get_nowait()
                 except queue.Empty:
-                    break
-                for kind, fields in seat.run(job):
+                    try:
+                        job, patience = busy.get_nowait(), PATIENCE
+                    except queue.Empty:
+                        break
+                for kind, fields in seat.run(job, patience):
+                    if kind == "busy":
+                        busy.put(job)
+                    if kind == "unsaved":
+                        unsaved.set()
                     inbox.put(Event(kind, job, fields))
         except Exception as error:
             inbox.put(error)
@@ -51,8 +61,8 @@ def serve(jobs: Sequence[Job], seats: Sequence[Seat], on_event: Callable[[Event]
     try:
         for thread in threads:
             thread.start()
-        busy = len(threads)
-        while busy:
+        serving = len(threads)
+        while serving:
             try:
                 said = inbox.get(timeout=0.2)
             except queue.Empty:
@@ -60,7 +70,7 @@ def serve(jobs: Sequence[Job], seats: Sequence[Seat], on_event: Callable[[Event]
             if isinstance(said, Exception):
                 raise said
             if said is None:
-                busy -= 1
+                serving -= 1
             else:
                 on_event(said)
     finally:

@@ -77,11 +77,11 @@ class Node:
     def sees_results(self) -> bool:
         return self._own is None
 
-    def run(self, job: str, known: Files) -> Iterator[tuple[str, dict[str, Any]]]:
+    def run(self, job: str, known: Files, patience: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """Runs a job, given as JSON. `known`: results of before that may be what it would make."""
         if self._own is not None:
             store_files(self._own, known)
-        for kind, fields in self._worker.run(Job.model_validate_json(job)):
+        for kind, fields in self._worker.run(Job.model_validate_json(job), patience):
             if self._own is not None and fields.get("path"):
                 fields = {**fields, "files": files_of(Path(fields["path"]))}
             yield kind, fields

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.running.executors import Execution
+from unlearnbench.running.executors import PATIENCE, Execution
 from unlearnbench.running.executors.worker_process import WorkerProcess
 from unlearnbench.running.plan import Job
 
@@ -20,13 +20,16 @@ def run_and_note(job: str, how: Execution, file: Path) -> None:
     worker, told = WorkerProcess(how), 0.0
     identity: dict[str, Any] = {}
     try:
-        for kind, fields in worker.run(Job.model_validate_json(job)):
-            now = time.monotonic()
-            if kind == "progress" and now - told < _TELL and fields["done"] < fields["total"]:
-                continue
-            told = now if kind == "progress" else told
-            identity = fields if kind == "identified" else identity
-            _note(file, kind, fields)
+        patience, kind = 0.0, "busy"
+        while kind == "busy":  # another run is at it
+            for kind, fields in worker.run(Job.model_validate_json(job), patience):
+                now = time.monotonic()
+                if kind == "progress" and now - told < _TELL and fields["done"] < fields["total"]:
+                    continue
+                told = now if kind == "progress" else told
+                identity = fields if kind == "identified" else identity
+                _note(file, kind, fields)
+            patience = PATIENCE
     except Exception as error:  # submitit raises one shortly before the scheduler's time is over
         late = "timed-out" in str(error)
         status = "timeout" if late else "failed"

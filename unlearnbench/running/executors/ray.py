@@ -71,7 +71,7 @@ class _Seat:
         self._given: Needs | None = None
         self._closed = False
 
-    def run(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
+    def run(self, job: Job, patience: float = 0) -> Iterator[tuple[str, dict[str, Any]]]:
         text = job.model_dump_json()
         identity: dict[str, Any] = {}
         for attempt in range(1, self._retries + 2):
@@ -79,11 +79,11 @@ class _Seat:
                 node = self._node_with(self._needs[text])
                 seen = self._ray.get(node.sees_results.remote())
                 known = {} if seen else known_results(self._how.out, job)
-                for said in node.run.options(num_returns="streaming").remote(text, known):
+                for said in node.run.options(num_returns="streaming").remote(text, known, patience):
                     kind, fields = self._ray.get(said)
                     identity = fields if kind == "identified" else identity
                     yield kind, self._kept(fields)
-                    if kind in ENDINGS:
+                    if kind in ENDINGS or kind == "busy":
                         return
             except self._ray.exceptions.RayActorError as error:
                 if self._closed:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
+from unlearnbench.ended import LastWords, told_of_signal
 from unlearnbench.results.schema import Status
-from unlearnbench.running.ended import last_words, told_of_signal
 from unlearnbench.running.executors import ENDINGS, Execution
 from unlearnbench.running.plan import Job
 from unlearnbench.running.ranks import without_group
 
 #: Seconds between two looks at the clock, and at the memory.
 _GLANCE, _WEIGHING = 0.2, 0.5
+#: Seconds that a killed process has to be gone.
+_GONE = 10.0
+#: Signals that end a command, and the seconds in which this process has its own.
+_ENDING = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+_NOTICE = 1.0
 
 #: What a worker tells, or None: its output has ended.
 _Inbox = queue.SimpleQueue[dict[str, Any] | None]
@@ -50,18 +55,25 @@ class WorkerProcess:
         self._how, self._number, self._folder = how, number, folder
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
-        self._log: IO[bytes] | None = None
+        self._said: LastWords | None = None
         self._inbox: _Inbox
         self._ending = threading.Lock()
         self._closed = False
 
-    def run(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Runs the job: what happens, as kind and fields; the last kind is one of `ENDINGS`.
+    def run(self, job: Job, patience: float = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Runs the job: what happens, as kind and fields.
 
-        Starts the process where there is none: the job before may have cost it.
+        The last kind is one of `ENDINGS`, or `busy`. Starts the process where there is none: the
+        job before may have cost it.
+
+        Args:
+            job: what to run.
+            patience: seconds to wait where another run is at it. Above 0 it has been tried
+                before, and has `started` then.
         """
-        process = self._sent(job)
-        yield "started", {}
+        process = self._sent(job, patience)
+        if not patience:
+            yield "started", {}
         identity: dict[str, Any] = {}
         ended: tuple[Status, str] | None = None
         deadline, weigh = None, 0.0
@@ -87,10 +99,10 @@ class WorkerProcess:
             kind = message.pop("kind")
             if kind == "identified":
                 identity = message
-                # Loading torch and naming the job are the suite's time, not the job's.
+                # Loading torch, naming the job and waiting for it are not the job's time.
                 deadline = now + self._how.timeout if self._how.timeout else None
             yield kind, message
-            if kind in ENDINGS:
+            if kind in ENDINGS or kind == "busy":
                 if ended:
                     self._forget(process)
                 return
@@ -104,14 +116,15 @@ class WorkerProcess:
             _kill(process)
             self._forget(process)
 
-    def _sent(self, job: Job) -> subprocess.Popen[str]:
+    def _sent(self, job: Job, patience: float) -> subprocess.Popen[str]:
         with self._ending:
             if self._closed:
                 raise RuntimeError("this worker is closed.")
             process = self._process = self._process or self._start()
         assert process.stdin is not None
+        order = {"job": job.model_dump(mode="json"), "patience": patience}
         try:
-            process.stdin.write(job.model_dump_json() + "\n")
+            process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
         except BrokenPipeError:
             pass  # it died between jobs, and its output has ended
@@ -123,7 +136,6 @@ class WorkerProcess:
         environment.update(self._environment)
         if how.threads:
             environment.update(OMP_NUM_THREADS=str(how.threads), MKL_NUM_THREADS=str(how.threads))
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `_forget`
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "unlearnbench.running.worker"),
@@ -131,12 +143,13 @@ class WorkerProcess:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             env=environment,
             cwd=self._folder,
         )
+        self._said = LastWords(process.stderr)
         self._inbox = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(process, self._inbox), daemon=True).start()
         return process
@@ -146,6 +159,8 @@ class WorkerProcess:
     ) -> dict[str, Any]:
         """What to record of a job whose worker died."""
         code = process.wait()
+        if -code in _ENDING:
+            time.sleep(_NOTICE)  # who ends a group of processes may have reached the worker first
         status: Status
         if ended:
             status, message = ended
@@ -153,18 +168,16 @@ class WorkerProcess:
             status = "out_of_memory" if code == -9 else "failed"
             message = f"the worker was {told_of_signal(code)}."
         else:
-            said = last_words(self._log) if self._log else ""
+            said = self._said.line() if self._said is not None else ""
             status, message = "failed", f"the worker ended with exit code {code}: {said}"
         self._forget(process)
         return {"status": status, "message": message}
 
     def _forget(self, process: subprocess.Popen[str]) -> None:
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # stuck in the system: it dies when it can
+            process.wait(_GONE)
         with self._ending:
             self._process = None
-            if self._log is not None:
-                self._log.close()
-                self._log = None
 
 
 def _listen(process: subprocess.Popen[str], inbox: _Inbox) -> None:
