@@ -15,7 +15,7 @@ from unlearnbench import UserError
 from unlearnbench.cli.study import execution_options
 from unlearnbench.results.store import load_result
 from unlearnbench.running import Event, Job, run_jobs
-from unlearnbench.running.executors import ENDINGS, EXECUTORS, Execution
+from unlearnbench.running.executors import ENDINGS, EXECUTORS, PATIENCE, Execution
 from unlearnbench.running.executors.crew import serve
 from unlearnbench.running.executors.local import own_gpus, visible_gpus
 from unlearnbench.running.executors.node import (
@@ -162,7 +162,8 @@ def test_a_result_is_sent_with_all_that_it_names(tmp_path: Path) -> None:
 
     path = handmade.saved(tmp_path / "here")
     store_files(tmp_path / "there", files_of(path))
-    files = {p.relative_to(tmp_path / "here") for p in (tmp_path / "here").rglob("*.*")}
+    files = {p.relative_to(tmp_path / "here") for p in (tmp_path / "here").glob("*/**/[!.]*.*")}
+    files -= {p for p in files if p.parts[0] == ".locks"}
     assert {p.relative_to(tmp_path / "there") for p in (tmp_path / "there").rglob("*.*")} == files
     assert len(files) > 1
 
@@ -171,13 +172,25 @@ def test_a_result_is_sent_with_all_that_it_names(tmp_path: Path) -> None:
 
 
 class _Seat:
-    """Runs a job in a moment, or until it is closed."""
+    """Runs a job in a moment, or until it is closed; one of an odd seed is another run's at first.
+
+    A seed of 100 and more finds the disk full.
+    """
 
     def __init__(self, endless: bool = False, fault: Exception | None = None) -> None:
         self.endless, self.fault, self.closed = endless, fault, False
+        self.patience: list[tuple[int, float]] = []
 
-    def run(self, job: Job) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield "started", {}
+    def run(self, job: Job, patience: float = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+        self.patience.append((job.seed, patience))
+        if not patience:
+            yield "started", {}
+        if job.seed % 2 and not patience:
+            yield "busy", {}
+            return
+        if job.seed >= 100:
+            yield "unsaved", {}
+            return
         if self.fault:
             raise self.fault
         while self.endless and not self.closed:
@@ -188,10 +201,10 @@ class _Seat:
         self.closed = True
 
 
-def _jobs(count: int) -> list[Job]:
+def _jobs(count: int, step: int = 2) -> list[Job]:
     return [
         Job.model_validate({"method": "none", "task": "nano", "model": {"name": "m"}, "seed": n})
-        for n in range(count)
+        for n in range(0, count * step, step)
     ]
 
 
@@ -201,10 +214,31 @@ def test_every_job_starts_and_ends_once(seats: int, count: int) -> None:
     crew = [_Seat() for _ in range(seats)]
     serve(_jobs(count), crew, seen.append)
     for kind in ("started", "finished"):
-        assert sorted(e.job.seed for e in seen if e.kind == kind) == list(range(count))
-    for seed in range(count):
+        assert sorted(e.job.seed for e in seen if e.kind == kind) == list(range(0, 2 * count, 2))
+    for seed in range(0, 2 * count, 2):
         assert [e.kind for e in seen if e.job.seed == seed] == ["started", "finished"]
     assert all(seat.closed for seat in crew)
+
+
+@pytest.mark.parametrize("seats", [1, 3])
+def test_a_job_that_another_run_is_at_comes_again_after_all_others(seats: int) -> None:
+    seen: list[Event] = []
+    crew = [_Seat() for _ in range(seats)]
+    serve(_jobs(6, step=1), crew, seen.append)
+    for seed in range(6):
+        kinds = [e.kind for e in seen if e.job.seed == seed]
+        assert kinds == ["started", *["busy"] * (seed % 2), "finished"]
+    if seats == 1:
+        asked = [(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]
+        assert crew[0].patience == [*asked, (1, PATIENCE), (3, PATIENCE), (5, PATIENCE)]
+
+
+def test_no_more_jobs_are_given_out_once_a_result_could_not_be_written() -> None:
+    seen: list[Event] = []
+    (seat,) = [_Seat()]
+    serve(_jobs(55), [seat], seen.append)  # the 51st has seed 100
+    assert [(e.kind, e.job.seed) for e in seen][-2:] == [("started", 100), ("unsaved", 100)]
+    assert seat.closed
 
 
 def test_ctrl_c_closes_every_seat_and_tells_nothing_more() -> None:

@@ -77,7 +77,9 @@ class Node:
     def sees_results(self) -> bool:
         return self._own is None
 
-    def run(self, job: str, known: Files, patience: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    def run(
+        self, job: str, known: Files, patience: float = 0
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Runs a job, given as JSON. `known`: results of before that may be what it would make."""
         if self._own is not None:
             store_files(self._own, known)
