@@ -11,7 +11,7 @@ ROOM = Path(unlearnbench_leaderboard.command.__file__).parent
 ALLOWED = {"click", "jinja2", "markupsafe", "numpy", "packaging", "pydantic", "tabulate", "yaml"}
 ALLOWED |= {"unlearnbench_leaderboard"}
 PUBLIC = {"unlearnbench", "unlearnbench.results", "unlearnbench.metrics", "unlearnbench.errors"}
-PUBLIC |= {"unlearnbench.plain_yaml", "unlearnbench.results.pooling"}
+PUBLIC |= {"unlearnbench.plain_files", "unlearnbench.plain_yaml", "unlearnbench.results.pooling"}
 
 
 def imports(path):
