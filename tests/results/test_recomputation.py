@@ -138,6 +138,6 @@ def test_ctrl_c_ends_the_processes_at_once_without_a_traceback(paths: list[Path]
     assert children
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the processes get it too
     output, errors = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert (output, errors.strip()) == ("", "Aborted!")
+    assert process.returncode == 130
+    assert (output, errors.strip()) == ("", "Interrupted.")
     assert not any(child.is_running() for child in children)

@@ -119,7 +119,7 @@ print(memory.bytes or 0)
 
 def test_all_but_the_batch_is_within_a_third_of_what_is_measured(tmp_path: Path):
     """The batch is what the budget allows at most; here there are a few short rows."""
-    tiny.language_model("llama", layers=8, width=1024).save(tmp_path / "model")
+    tiny.language_model("llama", layers=4, width=1024).save(tmp_path / "model")
     for method in ("none", "rome", "grad-diff", "kl-min"):
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, str(tmp_path / "model"), method],

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from tests.plugin_site import Site, plugin_site
 from unlearnbench import UserError
 from unlearnbench.cli import cli, run_display
+from unlearnbench.cli.study import How
 from unlearnbench.method import silent
 from unlearnbench.results import Result, ResultStore, load_records, load_result
 from unlearnbench.results.records import dump_records, sha256_of
@@ -580,8 +581,8 @@ def test_a_failed_probe_is_in_the_summary_and_in_the_exit_code(
     codes = {}
     for asked in (1, 2):
         monkeypatch.setattr(run_display, "run_jobs", lambda *_, n=asked, **__: outcomes[-n:])
-        how = {"workers": 1, "ranks": 1, "threads": 1, "timeout": None}
-        codes[asked] = run_display.run_and_show(jobs[-asked:], tmp_path, **how).exit_code
+        how = How(dry_run=False, shard=None, arguments={})
+        codes[asked] = run_display.run_and_show(jobs[-asked:], tmp_path, how).exit_code
     assert codes == {1: 0, 2: 1}  # the second job alone, then both
     told = capsys.readouterr().out.splitlines()
     assert [line for line in told if line.startswith("probe ")] == [

@@ -57,6 +57,8 @@ class ResultStore:
         """Holds a run for this process: nobody else runs it into this folder meanwhile.
 
         Args:
+            relative_folder: where its result lies in the results folder.
+            run_id: its id.
             patience: seconds to wait for another process that holds it; below 0: for ever.
 
         Raises:
@@ -68,7 +70,7 @@ class ResultStore:
             yield
 
     def _lock_of(self, name: str) -> Path:
-        """The lock file of a run or of a shared file; none of them is for keeping."""
+        """The lock file of a run; none of them is for keeping."""
         folder = self.folder / ".locks"
         ignore = folder / ".gitignore"
         if not ignore.exists():
@@ -90,25 +92,19 @@ class ResultStore:
         return path
 
     def save_records(
-        self, folder: Path, name: str | None, records: Sequence[Record]
+        self, folder: Path, name: str | None, records: Sequence[Record], run: Path | None = None
     ) -> tuple[str, str]:
-        """Writes records under `name` (None: named by content); returns file name and sha256."""
+        """Writes records under `name` (None: named by content); returns file name and sha256.
+
+        `run` is what `held` holds meanwhile (`path_of` without its suffix): what a killed writer
+        leaves of a file that runs share is removed by whoever holds its run next.
+        """
         data = dump_records(records)
         digest = sha256_of(data)
         file = name or f"{digest[:16]}.records.jsonl.gz"
         path = folder / file
-
-        def is_there() -> bool:
-            return path.is_file() and sha256_of(path.read_bytes()) == digest
-
-        if is_there():
-            return file, digest
-        if name is not None:  # a run's own, and the run is held
-            write_atomically(path, data)
-            return file, digest
-        with locked(path, self._lock_of(digest[:16]), way_out=_WAY_OUT):
-            if not is_there():
-                write_atomically(path, data)
+        if not (path.is_file() and sha256_of(path.read_bytes()) == digest):
+            write_atomically(path, data, run)
         return file, digest
 
     def finished(self, relative_folder: str, run_id: str) -> Result | None:
@@ -288,16 +284,21 @@ def dump_result(result: Result) -> bytes:
     return (text + "\n").encode()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, holder: Path | None = None) -> None:
     """Temporary file, fsync, rename: readers see the old file, the new one, or none.
+
+    The temporary file lies beside `holder` and is named by it (by default by `path`), on the same
+    file system.
 
     Raises:
         StorageError: the folder is not writable or the disk is full; nothing is left behind.
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
+        owner = holder or path
+        for folder in (path.parent, owner.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=owner.parent, prefix=temporary_prefix(owner))
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()

@@ -103,8 +103,11 @@ class JobFiles:
         shared = self._folder.parent
         name = own_records_name(self._identity.run_id, probe)
         file, digest = self._store.save_records(self._folder, name, records)
-        before_file, before_digest = self._store.save_records(shared, None, before)
-        retain = self._store.save_records(shared, None, retained) if retained else (None, None)
+        run = self._store.path_of(self._identity.folder, self._identity.run_id).with_suffix("")
+        before_file, before_digest = self._store.save_records(shared, None, before, run)
+        retain: tuple[str | None, str | None] = (None, None)
+        if retained:
+            retain = self._store.save_records(shared, None, retained, run)
         return RecordsBlock(
             file=file,
             sha256=digest,
