@@ -109,7 +109,7 @@ from unlearnbench.running.provenance import PeakMemory
 
 folder, name = sys.argv[1:]
 model = load_model(folder, device="cpu")
-options = {"none": {}, "rome": {"steps": 2}}.get(name, {"epochs": 2, "batch_size": 2})
+options = {} if name == "none" else {"epochs": 2, "batch_size": 2}
 method = load_method(name).configured(**options)
 with PeakMemory(model.device) as memory:
     method.unlearn(model, tiny.request()).fingerprint()
@@ -117,10 +117,11 @@ print(memory.bytes or 0)
 """
 
 
+@pytest.mark.slow
 def test_all_but_the_batch_is_within_a_third_of_what_is_measured(tmp_path: Path):
     """The batch is what the budget allows at most; here there are a few short rows."""
-    tiny.language_model("llama", layers=4, width=1024).save(tmp_path / "model")
-    for method in ("none", "rome", "grad-diff", "kl-min"):
+    tiny.language_model("llama", layers=6, width=1024).save(tmp_path / "model")
+    for method in ("none", "kl-min"):  # the weights alone; training and a copy besides
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, str(tmp_path / "model"), method],
             capture_output=True,
