@@ -194,7 +194,8 @@ def _told(
         and (r.model.name, r.task.name, r.task.split) in blocks
     ]
     if not unlearn or not evaluated:
-        return TimeNeed(None, "unknown: no result of this method says how long it took")
+        told = "how long evaluation takes (it was in the cache)" if unlearn else "how long it took"
+        return TimeNeed(None, f"unknown: no result says {told}")
     seconds = statistics.median(unlearn) + statistics.median(evaluated)
     return TimeNeed(seconds * factor(alike[0]), by)
 
