@@ -249,7 +249,7 @@ def peak_memory(way: str, name: str, epochs: int) -> int:
     """How far the resident size rises above what it is with the model loaded, in bytes."""
     model, request = SETTINGS[name]()
     before = psutil.Process().memory_info().rss
-    with PeakMemory(model.device) as memory:
+    with PeakMemory([model.device]) as memory:
         {"stock": stock, "ours": ours}[way](model, request, settings(epochs))()
     assert memory.bytes is not None, "the kernel does not reset a process's high-water mark"
     return memory.bytes - before

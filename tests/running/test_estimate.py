@@ -111,7 +111,7 @@ folder, name = sys.argv[1:]
 model = load_model(folder, device="cpu")
 options = {} if name == "none" else {"epochs": 2, "batch_size": 2}
 method = load_method(name).configured(**options)
-with PeakMemory(model.device) as memory:
+with PeakMemory([model.device]) as memory:
     method.unlearn(model, tiny.request()).fingerprint()
 print(memory.bytes or 0)
 """

@@ -88,7 +88,10 @@ _WHAT = (
     ),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32"),
     click.option(
-        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps, auto."
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, cuda:1, mps, balanced (over all GPUs).",
     ),
     click.option("--prompt-format", metavar="FORMAT", help="chat, plain, raw or a template."),
     click.option("--trust-remote-code", is_flag=True, help="Run code that the model brings."),

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from numpy.typing import NDArray
 
+from unlearnbench.models.placement import devices_of, run_device
+
 Item = TypeVar("Item")
 R = TypeVar("R")
 
@@ -27,15 +29,23 @@ def fitting_tokens(hf: Any) -> int:
     on every GPU of a kind.
     """
     weights = list(hf.parameters())
-    device, size = weights[0].device, weights[0].dtype.itemsize
+    device, size = run_device(hf), weights[0].dtype.itemsize
     config = hf.config.get_text_config(decoder=True)
     width, layers = (getattr(config, n, None) for n in ("hidden_size", "num_hidden_layers"))
     if device.type != "cuda" or not width or not layers:
         return _ON_CPU
-    _, memory = torch.cuda.mem_get_info(device)
-    left = memory - sum(w.numel() * w.element_size() for w in weights)
+    left = min(_left(d, weights) for d in devices_of(hf) if d.type == "cuda")
     fits = max(1, left // 2 // (size * width * (2 * layers + 16)))
     return int(min(2 ** (int(fits).bit_length() - 1), _AT_MOST))
+
+
+def _left(device: torch.device, weights: Sequence[torch.Tensor]) -> int:
+    """Bytes of a GPU beside the weights on it, and room to fetch what is kept elsewhere."""
+    _, memory = torch.cuda.mem_get_info(device)
+    here = torch.empty(0, device=device).device  # "cuda" has a number too
+    held = sum(w.numel() * w.element_size() for w in weights if w.device == here)
+    fetched = max((w.numel() * w.element_size() for w in weights if w.is_meta), default=0)
+    return int(memory - held - fetched)
 
 
 def sent(array: NDArray[Any], device: torch.device) -> torch.Tensor:

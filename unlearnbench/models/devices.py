@@ -6,11 +6,16 @@ import re
 
 from unlearnbench.errors import UserError
 
-_NAME = re.compile(r"auto|cpu(:0)?|cuda(:\d{1,3})?|mps")
+#: The name of all GPUs together.
+BALANCED = "balanced"
+
+_NAME = re.compile(r"auto|cpu(:0)?|cuda(:\d{1,3})?|mps|balanced")
 
 
 def check_device_name(name: str) -> None:
     """Raises UserError where no device is called so; whether it is there, torch says."""
     if not _NAME.fullmatch(name):
         gpu = " (the first GPU is cuda:0)" if "gpu" in name.lower() else ""
-        raise UserError(f'device "{name}" is not known: auto, cpu, cuda, cuda:1 or mps{gpu}.')
+        raise UserError(
+            f'device "{name}" is not known: auto, cpu, cuda, cuda:1, mps or balanced{gpu}.'
+        )

@@ -12,6 +12,8 @@ import torch
 import xxhash
 from torch import nn
 
+from unlearnbench.models.placement import weights
+
 #: Configuration entries that do not change what the model computes (a weight's dtype is hashed
 #: with the weight).
 _INCIDENTAL = {
@@ -63,7 +65,7 @@ def quick_hash(tensor: torch.Tensor) -> str:
     return xxhash.xxh3_128(_form(tensor) + repr(told).encode()).hexdigest()
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # one a device
 def _keys(device: torch.device) -> torch.Tensor:
     """Two random odd numbers for each place in a block: int64 [2, _WORDS]."""
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +90,7 @@ class Digests:
 def parameter_digests(model: nn.Module, digests: Digests | None = None) -> dict[str, str]:
     """The digest of every parameter by name; tied parameters appear once."""
     digest = digests.of if digests is not None else tensor_digest
-    return {name: digest(p) for name, p in model.named_parameters()}
+    return {name: digest(value) for name, value in weights(model)}
 
 
 def fingerprint(

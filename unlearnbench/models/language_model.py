@@ -24,6 +24,7 @@ from unlearnbench.models import generation, scoring
 from unlearnbench.models.batching import TokenBudget, fitting_tokens
 from unlearnbench.models.fingerprint import Digests, fingerprint
 from unlearnbench.models.module_map import BoundModules, ModuleMap, module_map_for
+from unlearnbench.models.placement import devices_of, run_device
 from unlearnbench.models.prompt_formats import (
     Encoded,
     PromptFormat,
@@ -133,9 +134,13 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where its first parameter is."""
-        device: torch.device = next(self.hf.parameters()).device
-        return device
+        """Where token ids go. Its layers may be on others (`devices`)."""
+        return run_device(self.hf)
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """Every device on which a part of it runs, `device` first."""
+        return devices_of(self.hf)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from unlearnbench.errors import ModelError, UserError
-from unlearnbench.models.devices import check_device_name
+from unlearnbench.models.devices import BALANCED, check_device_name
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.language_model import SETTINGS_FILE, LanguageModel
 from unlearnbench.models.location import check_folder, resolve_entry
@@ -41,7 +41,9 @@ def load_model(
     Args:
         name: a name of the `unlearnbench.models` group, a local folder, or a hub id, in this order.
         dtype: `float32` or `bfloat16`.
-        device: `auto` (CUDA, then MPS, then CPU), or a torch device.
+        device: `auto` (CUDA, then MPS, then CPU), a torch device, or `balanced`: layer by layer
+            over all visible GPUs; what does not fit is kept in the CPU's memory and fetched for as
+            long as it is used.
         prompt_format: `chat`, `plain`, `raw` or a template; default: the model's own.
         revision: of the hub: a branch, a tag or a commit; default: the entry's, else the newest.
         trust_remote_code: run code that the model brings. Off unless asked.
@@ -92,11 +94,11 @@ def load_model(
 def _read(
     entry: ModelEntry,
     dtype: str,
-    device: torch.device,
+    device: torch.device | None,
     allow_pickle: bool,
     options: dict[str, Any],
 ) -> tuple[Any, Any]:
-    """The network, frozen and on its device, and its tokenizer."""
+    """The network, frozen and on its device (None: spread), and its tokenizer."""
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -119,9 +121,10 @@ def _read(
             use_safetensors=None if allow_pickle else True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **(spread_options() if device is None else {}),
             **options,
         )
-        hf.to(device).requires_grad_(False)
+        (hf if device is None else hf.to(device)).requires_grad_(False)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(f'model "{entry.name}" does not fit into memory ({error}).') from error
     except (KeyboardInterrupt, SystemExit):
@@ -200,8 +203,18 @@ def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> La
     return restored
 
 
-def _device(name: str) -> torch.device:
+def spread_options() -> dict[str, Any]:
+    """What has transformers spread a network over all GPUs, and the rest into the CPU's memory."""
+    return {"device_map": BALANCED}
+
+
+def _device(name: str) -> torch.device | None:
+    """The device of this name; None: all GPUs together."""
     check_device_name(name)
+    if name == BALANCED:
+        if not torch.cuda.is_available():
+            raise UserError('device "balanced" spreads a model over GPUs, and there is none here.')
+        return None
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -91,8 +91,18 @@ class BoundModules:
         return [_get(self.layer(index), path) for path in self.paths.norms]
 
     def mlp_down(self, index: int) -> Any:
-        """The MLP's down-projection: its input is ROME's key, its output the MLP's."""
-        return _get(self.layer(index), self.paths.mlp_down)
+        """The MLP's down-projection: its input is ROME's key, its output the MLP's.
+
+        Raises:
+            ModelError: its weights are kept off the device (`--device balanced`).
+        """
+        module = _get(self.layer(index), self.paths.mlp_down)
+        if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+            raise ModelError(
+                f"the weights of layer {index} are kept off the device, where they can be neither "
+                "read nor edited. Use more or larger GPUs, --dtype bfloat16, or another layer."
+            )
+        return module
 
     def mlp_down_path(self, index: int) -> str:
         """The dotted path of the down-projection; its parameters are `<path>.weight`, `.bias`."""

@@ -319,7 +319,8 @@ def check_head(model: LanguageModel) -> None:
         own = model.hf(input_ids=ids, use_cache=False).logits.float()
         made = head_logits(model, model.hf.base_model(ids, use_cache=False).last_hidden_state)
         agree = own.shape == made.shape and bool(
-            (own - made).abs().max() <= 0.05 * own.abs().max()  # bfloat16 rounds to 1/256
+            (own - made.to(own.device)).abs().max()
+            <= 0.05 * own.abs().max()  # bfloat16 rounds to 1/256
         )
     except (AttributeError, TypeError):
         agree = False
@@ -392,7 +393,7 @@ def _continuations(
     for low in range(0, len(states), chunk):
         logits = _head(model, states[low : low + chunk])  # [at most chunk, vocab]
         own = slice(*np.searchsorted(ordered, [low, low + chunk]))
-        wanted, at = target[own], place[own] - low
+        wanted, at = target[own].to(logits.device), (place[own] - low).to(logits.device)
         numbers = (_logp(logits, at, wanted).float(), logits.argmax(dim=1)[at] == wanted)
         told.append((*numbers, *(_spread(logits.float(), at, wanted) if spread else ())))
     # From the order of positions back to that of the targets.

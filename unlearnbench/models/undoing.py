@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unlearnbench.errors import ModelError
+from unlearnbench.models.placement import offloaded
+
 if TYPE_CHECKING:
     from unlearnbench.models.language_model import LanguageModel
 
@@ -27,8 +30,14 @@ def restored(model: LanguageModel, changing: Collection[str] | None = None) -> I
 
     Raises:
         KeyError: a name that the network does not have.
+        ModelError: some weights are kept off the device (`--device balanced`).
     """
     network = model.hf
+    if kept_off := offloaded(network):
+        raise ModelError(
+            f"{len(kept_off)} weights of {model.name} are kept off the device, where they cannot "
+            "be changed. Use more or larger GPUs, or --dtype bfloat16."
+        )
     buffers = [
         (module, name, buffer)
         for module in network.modules()

@@ -20,6 +20,7 @@ from unlearnbench.errors import Diverged, ResultError, UserError
 from unlearnbench.method import Progress, silent
 from unlearnbench.models import WrappedModel
 from unlearnbench.models.batching import is_out_of_memory
+from unlearnbench.models.devices import BALANCED
 from unlearnbench.probe import robustness_of
 from unlearnbench.results.records import MAX_NAME, Record
 from unlearnbench.results.schema import CostBlock, Metric, ReferenceBlock, Result, Status
@@ -38,7 +39,7 @@ from unlearnbench.running.references import References
 from unlearnbench.running.resident import Resident
 from unlearnbench.running.retesting import Retest
 from unlearnbench.running.saving import FINAL, JobFiles
-from unlearnbench.running.unlearning import Unlearning
+from unlearnbench.running.unlearning import Unlearning, refuse_kept_off
 from unlearnbench.sequence import after
 from unlearnbench.utility import aggregate_all
 
@@ -97,6 +98,8 @@ class JobRunner:
     ) -> Result:
         method, task = method_of(job), self._naming.task(job)
         requests = requests_of(job, task, identity.run_id, self._resident.given)
+        if job.model.device == BALANCED:
+            refuse_kept_off(method, self._resident.before(job))
         references = References(job, identity, task, self._resident)
         utilities = self._naming.utilities(job)
         evaluation = Evaluation(identity, task, utilities, references.original_beside, progress)
@@ -108,8 +111,8 @@ class JobRunner:
         before, retained = references.records(evaluation)
         on_references = attacks.on_references()
         work = Unlearning(method, requests, references.original, self._resident)
-        devices = [str(work.device)]
-        with PeakMemory(work.device) as memory:
+        devices = [str(device) for device in work.devices]
+        with PeakMemory(work.devices) as memory:
             with ExitStack() as company:
                 if identity.world_size > 1:
                     peers = Peers(job, identity.document(), self._place)

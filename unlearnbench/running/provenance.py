@@ -84,18 +84,19 @@ def _git(root: Path, *command: str) -> str | None:
 
 
 class PeakMemory:
-    """The most memory used between two moments, in bytes: of the accelerator, else of the process.
+    """The most memory used between two moments, in bytes: of the GPUs, else of the process.
 
     On Linux the process's high-water mark is reset first; elsewhere it cannot be, and is None.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._gpus = [device for device in devices if device.type == "cuda"]
 
     def __enter__(self) -> PeakMemory:
         self.bytes: int | None = None
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
+        if self._gpus:
+            for device in self._gpus:
+                torch.cuda.reset_peak_memory_stats(device)
         else:
             try:
                 Path("/proc/self/clear_refs").write_text("5")
@@ -105,8 +106,8 @@ class PeakMemory:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._device.type == "cuda":
-            self.bytes = int(torch.cuda.max_memory_allocated(self._device))
+        if self._gpus:
+            self.bytes = sum(int(torch.cuda.max_memory_allocated(d)) for d in self._gpus)
         elif getattr(self, "_resettable", False):
             status = Path("/proc/self/status").read_text()
             line = next((t for t in status.splitlines() if t.startswith("VmHWM")), None)

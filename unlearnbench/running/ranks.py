@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from unlearnbench.ended import LastWords, told_of_signal
 from unlearnbench.errors import Diverged, UserError
+from unlearnbench.models.devices import BALANCED
 
 if TYPE_CHECKING:
     from unlearnbench.running.plan import Job
@@ -72,6 +73,11 @@ class Place:
         if device == "cpu":
             return
         several = f"--ranks {self.ranks} needs"
+        if device == BALANCED:
+            raise UserError(
+                f"--ranks {self.ranks}: each process has a whole network, and --device balanced "
+                "spreads one over all GPUs. Leave one of the two away."
+            )
         if device not in ("auto", "cuda"):
             raise UserError(f'{several} --device cuda, cpu or auto; "{device}" is one device.')
         if torch.cuda.is_available():

@@ -14,6 +14,7 @@ from unlearnbench.errors import ModelError
 from unlearnbench.models import LanguageModel, WrappedModel, load_model
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.original import Original
+from unlearnbench.models.placement import offloaded
 from unlearnbench.running.inputs import entry_of, oracle_of
 from unlearnbench.running.plan import Job
 from unlearnbench.task import Task
@@ -91,7 +92,9 @@ class Resident:
                 return model
         self.release()
         model = load_model(entry, **options)
-        if not isinstance(model, WrappedModel):  # what wraps would have to be made again too
+        # What wraps would have to be made again too; of what is kept off the device there is no
+        # tensor to compare.
+        if not isinstance(model, WrappedModel) and not offloaded(model.hf):
             self._original, self._key = Original(model), key
         return model
 

@@ -13,6 +13,7 @@ from unlearnbench.errors import UserError
 from unlearnbench.method import Method, Progress, outside_scope
 from unlearnbench.models import LanguageModel, WrappedModel
 from unlearnbench.models.fingerprint import parameter_digests
+from unlearnbench.models.placement import offloaded
 from unlearnbench.results.records import Record
 from unlearnbench.running.requests import Requests
 from unlearnbench.running.resident import Resident
@@ -26,6 +27,18 @@ class Step:
 
     seconds: float
     trained_tokens: int
+
+
+def refuse_kept_off(method: Method[Any], model: LanguageModel) -> None:
+    """Raises UserError where the method changes weights that are kept off the model's devices."""
+    kept_off = offloaded(model.hf)
+    outside = outside_scope(kept_off, method.may_change(model)) if kept_off else []
+    if len(outside) < len(kept_off):
+        raise UserError(
+            f"{method.name} changes weights that are kept off the devices "
+            f"({len(kept_off) - len(outside)} of {len(list(model.hf.parameters()))}): they do not "
+            "fit. Use more or larger GPUs, --dtype bfloat16, or a method that leaves them alone."
+        )
 
 
 class Unlearning:
@@ -52,7 +65,7 @@ class Unlearning:
         self._method, self._requests, self._load = method, requests, load
         #: What it has left so far.
         self.model = load()
-        self.device = self.model.device
+        self.devices = self.model.devices
         self.resolved = method.resolved(self.model)
         known = resident.digests(self.model) if resident is not None else None
         self._before = known or parameter_digests(self.model.hf, self.model.digests)

@@ -10,6 +10,7 @@ from itertools import takewhile
 
 from pydantic import BaseModel
 
+from unlearnbench.models.devices import BALANCED
 from unlearnbench.running.executors import Event, Execution
 from unlearnbench.running.executors.crew import serve
 from unlearnbench.running.executors.worker_process import WorkerProcess
@@ -28,8 +29,9 @@ def execute(
 ) -> None:
     """Runs the jobs; see the contract of executors."""
     count = min(how.workers or 1, len(jobs))
-    # Whoever has named a GPU wants that one.
-    shared = count > 1 and not any(":" in job.model.device for job in jobs)
+    # Whoever has named a GPU wants that one, or all.
+    named = any(":" in d or d == BALANCED for d in (job.model.device for job in jobs))
+    shared = count > 1 and not named
     gpus = visible_gpus(os.environ) if shared else []
     seats = [WorkerProcess(how, n, own_gpus(gpus, n, how.ranks)) for n in range(count)]
     serve(jobs, seats, on_event)
