@@ -195,17 +195,26 @@ def test_a_sequence_that_never_fits_is_a_memory_error_with_a_sentence(monkeypatc
             ask()
 
 
-def on_gpu(monkeypatch, memory, **sizes):
-    """What `fitting_tokens` reads of a network of a million float16 weights on a GPU."""
+def on_gpu(monkeypatch, memory, places=("cuda:0",), **sizes):
+    """What `fitting_tokens` reads of a network with a million float16 weights at each place."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (memory // 3, memory))
-    weight = SimpleNamespace(
-        device=torch.device("cuda:0"),
+    config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(**sizes))
+    return SimpleNamespace(
+        parameters=lambda: iter(map(weight_on, places)),
+        get_input_embeddings=lambda: None,
+        config=config,
+    )
+
+
+def weight_on(place):
+    """A million float16 weights there."""
+    return SimpleNamespace(
+        device=torch.device(place),
+        is_meta=place == "meta",
         dtype=torch.float16,
         numel=lambda: 10**6,
         element_size=lambda: 2,
     )
-    config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace(**sizes))
-    return SimpleNamespace(parameters=lambda: iter([weight]), config=config)
 
 
 def test_a_gpu_gets_batches_that_half_of_what_the_weights_leave_holds(monkeypatch):
@@ -215,6 +224,12 @@ def test_a_gpu_gets_batches_that_half_of_what_the_weights_leave_holds(monkeypatc
     assert fitting_tokens(network(weights + 2 * 655_360 * 8192)) == 8192
     assert fitting_tokens(network(weights + 2 * 655_360 * 8191)) == 4096
     assert fitting_tokens(network(2**20)) == 1
+    # The fuller of two GPUs decides; where weights are fetched for a while, they need room too.
+    two = (weights + 2 * 655_360 * 8192, ("cuda:0", "cuda:1"))
+    assert fitting_tokens(network(*two)) == 8192
+    assert fitting_tokens(network(two[0], ("cuda:0", "cuda:1", "cuda:1"))) == 4096
+    assert fitting_tokens(network(two[0], ("cuda:0", "meta"))) == 4096
+    assert fitting_tokens(network(two[0] + weights, ("cuda:0", "meta"))) == 8192
     assert fitting_tokens(network(2**40)) == 65_536
     assert fitting_tokens(on_gpu(monkeypatch, 2**40)) == 4096  # it does not say how large it is
 

@@ -42,8 +42,7 @@ def fitting_tokens(hf: Any) -> int:
 def _left(device: torch.device, weights: Sequence[torch.Tensor]) -> int:
     """Bytes of a GPU beside the weights on it, and room to fetch what is kept elsewhere."""
     _, memory = torch.cuda.mem_get_info(device)
-    here = torch.empty(0, device=device).device  # "cuda" has a number too
-    held = sum(w.numel() * w.element_size() for w in weights if w.device == here)
+    held = sum(w.numel() * w.element_size() for w in weights if w.device == device)
     fetched = max((w.numel() * w.element_size() for w in weights if w.is_meta), default=0)
     return int(memory - held - fetched)
 
