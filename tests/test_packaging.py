@@ -22,6 +22,8 @@ from unlearnbench import plugins
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+#: The nano models are most of it.
+MOST_BYTES = 20 * 1024 * 1024
 #: What never belongs to a source tree.
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "*_cache", ".hypothesis", "__pycache__", "build", "dist", "*.egg-info", "demo"
@@ -140,8 +142,19 @@ def test_the_wheel_holds_nothing_else(wheel: Path):
         "unlearnbench_leaderboard",
         f"unlearnbench-{version}.dist-info",
     }
-    names = zipfile.ZipFile(wheel).namelist()
-    assert not [n for n in names if "__pycache__" in n or ".checkpoint" in n or "/tests/" in n]
+    names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    assert {n for n in names if not n.endswith(".py")} == data_files()
+    strays = {"tests", "results", "plans", "trials", "__pycache__", ".locks", "build", "dist"}
+    for name in names:
+        folders = Path(name.removeprefix("unlearnbench/results/")).parts[:-1]  # a package
+        assert not strays & {*folders}, name
+        assert ".checkpoint" not in name, name
+        assert not name.endswith((".pyc", ".pyo", ".so", ".log", ".lock")), name
+
+
+@pytest.mark.slow
+def test_the_wheel_is_small_enough_to_be_fetched_in_passing(wheel: Path):
+    assert wheel.stat().st_size < MOST_BYTES
 
 
 @pytest.mark.slow

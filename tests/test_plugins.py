@@ -133,6 +133,16 @@ BROKEN: dict[str, tuple[dict[str, str], str, str]] = {
         "not_installed_xyz",
     ),
     "raises": ({"bad.py": "raise RuntimeError('no licence')"}, "bad:Bad", "no licence"),
+    "class imports": (
+        {"bad.py": "class Bad:\n    import not_installed_xyz"},
+        "bad:Bad",
+        "'not_installed_xyz'",
+    ),
+    "class raises": (
+        {"bad.py": "class Bad:\n    class Config:\n        raise OSError('no disk')"},
+        "bad:Bad",
+        "no disk",
+    ),
     "no attribute": ({"bad.py": "class Good: ..."}, "bad:Bad", 'no "Bad"'),
     "package raises": (
         {"bad/__init__.py": "raise OSError('no disk')", "bad/sub.py": "class Bad: ..."},

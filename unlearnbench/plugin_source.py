@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import accumulate
@@ -102,7 +102,7 @@ class _Reading:
             except _UNREADABLE as error:
                 return f"{type(error).__name__}: {error} ({path.name})"
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-            for node in body:
+            for node in _in_order(body):
                 fault = self._statement_fault(node, package, path)
                 if fault:
                     return fault
@@ -132,6 +132,16 @@ class _Reading:
                     if fault:
                         return fault
         return None
+
+
+def _in_order(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements that are run where a module is: those of a class's body are, before it is."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            head = [*node.decorator_list, *node.bases, *node.keywords]
+            yield from (ast.Expr(part) for part in head if isinstance(part, ast.expr))
+            yield from _in_order(node.body)
+        yield node
 
 
 def _acts(node: ast.stmt, package: str) -> bool:

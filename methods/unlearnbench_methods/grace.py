@@ -166,7 +166,7 @@ class ValueSearch:
                 input_ids=torch.tensor([list(ids[: start - 1])], device=device), use_cache=True
             )
             # None where the network keeps no keys and values: everything is run each time.
-            self._past = getattr(output, "past_key_values", None)
+            self._past = getattr(output, model.cache_argument or "", None)
             model.forward_tokens += start - 1
         first = start - 1 if self._past is not None else 0
         self._column = start - 1 - first  # of the prompt's last token
@@ -213,7 +213,8 @@ class ValueSearch:
     def _run(self) -> torch.Tensor:
         self._model.forward_tokens += self._batch["input_ids"].numel()
         past = copy.deepcopy(self._past)  # a pass writes into it
-        kept = {} if past is None else {"past_key_values": past}
+        name = self._model.cache_argument
+        kept = {} if past is None or name is None else {name: past}
         output = self._model.hf.base_model(**self._batch, **kept, use_cache=past is not None)
         hidden: torch.Tensor = output.last_hidden_state
         return hidden

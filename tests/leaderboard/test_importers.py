@@ -172,6 +172,17 @@ def test_p_values_are_compared_by_their_ratio():
     assert figures(read(document, retain))["forget_quality"].differs
 
 
+@pytest.mark.parametrize("whose", ["this log", "the --retain log"])
+def test_a_retain_log_that_cannot_be_compared_with_is_told(whose: str):
+    logs = {"this log": peers.open_unlearning(), "the --retain log": peers.open_unlearning()}
+    assert read(*logs.values()).note == ""
+    del logs[whose]["forget_truth_ratio"]
+    assert read(*logs.values()).note == (
+        f"no forget quality: {whose} has no items of forget_truth_ratio to compare"
+    )
+    assert "forget quality" not in read(logs["this log"]).note
+
+
 def test_without_a_retain_log_forget_quality_says_what_it_needs():
     figure = figures(read(peers.open_unlearning()))["forget_quality"]
     assert figure.recomputed is None

@@ -164,7 +164,7 @@ def test_any_metric_is_pooled_with_what_each_seed_says():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"forget_replicates": None}, "no bootstrap replicates"),
+        ({"forget_replicates": None}, "forget has too few clusters for an interval"),
         ({"forget": 1.5, "forget_replicates": [0.5]}, "outside 0 to 1"),
         ({"forget_replicates": [0.5, -0.1]}, "outside 0 to 1"),
         ({"forget": 1e308, "forget_replicates": [1e308]}, "outside 0 to 1"),

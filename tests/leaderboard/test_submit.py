@@ -218,6 +218,10 @@ def test_a_divergence_is_an_outcome_and_goes_along(tmp_path: Path, out: Path):
 
 
 def test_without_a_result_there_is_nothing_to_submit(tmp_path: Path, out: Path):
+    (tmp_path / "notes.txt").write_text("nothing")
     done = submit(tmp_path, "--out", out)
     assert done.exit_code == 1
-    assert done.stderr.startswith("Error: there is no finished result to submit.")
+    assert done.stderr == (
+        f'Error: there is no result file (*.json of a run) in "{tmp_path}": nothing to submit. '
+        "`unlearnbench run` writes results.\n"
+    )

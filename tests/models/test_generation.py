@@ -259,6 +259,28 @@ def test_progress_counts_up_to_all_prompts():
     assert seen[-1] == (5, 5)
 
 
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_each_token_is_read_once_whatever_the_network_calls_its_cache(name: str):
+    model = language_model()
+    expected = reference.greedy(model.hf, [5], 30, model.eos_ids)
+    forward, own = model.hf.base_model.forward, model.cache_argument
+
+    def now(*, cache=None, **rest):
+        return forward(**{own: cache}, **rest)
+
+    def before(*, past_key_values=None, **rest):
+        return forward(**{own: past_key_values}, **rest)
+
+    model.hf.base_model.forward = {"cache": now, "past_key_values": before}[name]
+    assert model.cache_argument == name
+    assert generate(model, [[5]], 30, GREEDY) == [expected]
+    assert model.forward_tokens == min(len(expected) + 1, 30)
+
+
+def test_a_recurrent_network_has_no_cache_to_go_on_from():
+    assert language_model("mamba").cache_argument is None
+
+
 def test_finished_rows_leave_the_batch():
     model = language_model()
     prompts = [[5], [6], [7]]

@@ -37,6 +37,7 @@ BROKEN = [
     ("ReplacesTheFlags", "flags", "stochastic is False, and flags() has []"),
     ("ResolvesATensor", "resolved", "resolved() gives what no result can store"),
     ("Raises", "runs-llama", "it raises ValueError: no such thing (toy_methods.py, line "),
+    ("AsksTorchForTheImpossible", "runs-llama", "(toy_methods.py, line "),
     ("KnowsGpt2Alone", "runs-llama", "has no attribute 'transformer'"),
     (
         "RefusesAll",

@@ -48,6 +48,7 @@ def test_the_nano_task_keeps_the_contract_in_what_it_measures():
         ("GivesAnIdTwice", r'examples have a name twice \("fact-Ann"\)'),
         ("MissesASubject", 'example "fact-Ann" has the subject "Anna", which its prompt'),
         ("SuppliesEvaluatedText", 'wrong_answers has " in harrowsby.", which the evaluation'),
+        ("SuppliesAChoiceThatIsNoAnswer", 'wrong_answers has "In Harrowsby.", which the'),
         ("AvoidsWithEvaluatedText", 'avoidant_answers has "It was in Vellmore."'),
         ("LeavesTargetsToChance", '1 edit targets of the kind "incorrect" are text'),
         ("Miscounts", "n_forget is 3, and there are 2"),
@@ -67,6 +68,10 @@ def test_the_nano_task_keeps_the_contract_in_what_it_measures():
 def test_a_broken_request_or_data_set_is_told(name: str, sentence: str):
     with pytest.raises(AssertionError, match=f"task toy.*: .*{sentence}"):
         check_task(toy(name), without=("light",))
+
+
+def test_where_every_answer_is_a_choice_another_facts_answer_may_be_a_target():
+    check_task(toy("HasFewWords"), without=("light",))
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,11 @@ class Raises(Sound):
         raise ValueError("no such thing")
 
 
+class AsksTorchForTheImpossible(Sound):
+    def unlearn(self, model: LanguageModel, *rest: Any) -> LanguageModel:
+        return torch.nn.Linear(2, 2)(torch.zeros(3))  # raised in a file of torch
+
+
 class KnowsGpt2Alone(Sound):
     def may_change(self, model: LanguageModel) -> Sequence[str]:
         return [f"transformer.h.{i}.*" for i in range(len(model.hf.transformer.h))]

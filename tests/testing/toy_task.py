@@ -153,6 +153,22 @@ class LeavesTargetsToChance(Sound):
         return ["In Tollern."]
 
 
+class HasFewWords(Sound):
+    """Every answer is a choice of some question, and so is every wrong one that it supplies."""
+
+    def request(self, seed: int) -> ForgetRequest:
+        wrong = {"fact-Ann": ("In Saltbeck.",), "fact-Bo": ("In Mistlow.",)}
+        return replace(super().request(seed), wrong_answers=wrong)
+
+    def evaluation_text(self) -> Sequence[str]:
+        return [f"In {town}." for town in (*TOWNS.values(), "Harrowsby")]
+
+
+class SuppliesAChoiceThatIsNoAnswer(HasFewWords):
+    def request(self, seed: int) -> ForgetRequest:
+        return replace(super().request(seed), wrong_answers={"fact-Ann": ("In Harrowsby.",)})
+
+
 class IsItsOwnComplement(Sound):
     retain_split = "half"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ def generate(
             continue
         length = len(prompts[index]) + len(start)
         # Where padding would be read as text only rows of one length go together.
-        groups[0 if attends(model) else length].append(index)
+        groups[0 if model.cache_argument else length].append(index)
     done = len(prompts) - sum(map(len, groups.values()))
     for members in groups.values():
         lengths = [
@@ -113,18 +112,6 @@ def generate(
             done += len(batch)
             progress(done, len(prompts), "generating")
     return results
-
-
-def attends(model: LanguageModel) -> bool:
-    """Whether the network goes on from a cache that rows can leave.
-
-    Recurrent ones (Mamba, RWKV, RecurrentGemma) do not, and some of them read padding as text.
-    """
-    return (
-        "past_key_values" in inspect.signature(model.hf.base_model.forward).parameters
-        and getattr(model.hf, "_supports_default_dynamic_cache", lambda: True)()
-        and not getattr(model.hf, "_is_stateful", False)
-    )
 
 
 def _seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
@@ -188,8 +175,9 @@ def _extend(
     steps = max(row.room for row in rows)
     if limit is not None:
         steps = min(steps, limit - width)
-    cache = DynamicCache(config=model.hf.config) if attends(model) else None
-    past = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
+    name = model.cache_argument
+    cache = DynamicCache(config=model.hf.config) if name else None
+    past = {name: cache, "use_cache": True} if name else {"use_cache": False}
     ends = {row.index: width - len(row.ids) + row.prompt - 1 for row in rows}
     for step in range(steps):
         model.forward_tokens += ids.numel()

@@ -7,6 +7,7 @@ same calls, so that evaluation cannot tell it from a method that changed weights
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -160,6 +161,20 @@ class LanguageModel:
         names = ("max_position_embeddings", "max_seq_len")  # the second: MPT
         limit = next((n for name in names if (n := getattr(config, name, None))), None)
         return int(limit) if limit else None
+
+    @property
+    def cache_argument(self) -> str | None:
+        """What the network calls the keys and values of tokens that it has read.
+
+        The name of the argument, and of the output's field: `cache` since transformers 5.24, before
+        that `past_key_values`. None where it goes on from no cache that rows can leave: recurrent
+        ones (Mamba, RWKV, RecurrentGemma) do not, and some of them read padding as text.
+        """
+        recurrent = getattr(self.hf, "_is_stateful", False)
+        if recurrent or not getattr(self.hf, "_supports_default_dynamic_cache", lambda: True)():
+            return None
+        known = inspect.signature(self.hf.base_model.forward).parameters
+        return next((name for name in ("cache", "past_key_values") if name in known), None)
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:

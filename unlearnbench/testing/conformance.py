@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -52,9 +53,11 @@ class Verdict:
 
 
 def examine(
-    rules: Iterable[Rule[S]], subject: S, without: Collection[str] = ()
+    rules: Iterable[Rule[S]], subject: S, without: Collection[str] = (), *, plugin: object = None
 ) -> Iterator[Verdict]:
     """Tries each rule on `subject`, in order; those named in `without` are left out.
+
+    What a rule raises is told with its line in the file of `plugin`, the one that is tried.
 
     Raises:
         UserError: no rule is called as one of `without`.
@@ -63,10 +66,10 @@ def examine(
     for name in without:
         if name not in {rule.name for rule in rules}:
             raise UserError(unknown_name("rule", name, [rule.name for rule in rules]))
-    return (_tried(rule, subject) for rule in rules if rule.name not in without)
+    return (_tried(rule, subject, plugin) for rule in rules if rule.name not in without)
 
 
-def _tried(rule: Rule[S], subject: S) -> Verdict:
+def _tried(rule: Rule[S], subject: S, plugin: object) -> Verdict:
     try:
         rule.trial(subject)
     except NotTried as reason:
@@ -74,7 +77,7 @@ def _tried(rule: Rule[S], subject: S) -> Verdict:
     except Broken as fault:
         return Verdict(rule, False, _joined(str(fault)))
     except Exception as error:
-        return Verdict(rule, False, f"it raises {one_line(error)} ({_place(error)})")
+        return Verdict(rule, False, f"it raises {one_line(error)} ({_place(error, plugin)})")
     return Verdict(rule, True)
 
 
@@ -151,10 +154,15 @@ def _joined(text: str) -> str:
     return text if len(lines) <= 1 else " ".join(filter(None, map(str.strip, lines)))
 
 
-def _place(error: BaseException) -> str:
-    """Where it was raised: file and line."""
-    frame: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frame[-1].filename).name}, line {frame[-1].lineno}" if frame else "nowhere"
+def _place(error: BaseException, plugin: object) -> str:
+    """File and line: the last that the plugin's own file had a part in, else where it was raised.
+
+    What a plugin does wrong is often told far below it, in a library.
+    """
+    frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
+    own = getattr(sys.modules.get(type(plugin).__module__), "__file__", None)
+    place = next((f for f in reversed(frames) if f.filename == own), next(reversed(frames), None))
+    return f"{Path(place.filename).name}, line {place.lineno}" if place else "nowhere"
 
 
 class Once:

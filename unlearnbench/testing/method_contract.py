@@ -37,7 +37,7 @@ def examine_method(method: Method[Any], *, without: Collection[str] = ()) -> Ite
     with TemporaryDirectory(prefix="unlearnbench-check-") as folder:
         cache = {"UNLEARNBENCH_CACHE": str(Path(folder, "cache"))}
         with mock.patch.dict(os.environ, cache):
-            yield from examine(METHOD_RULES, Trial(method, Path(folder)), without)
+            yield from examine(METHOD_RULES, Trial(method, Path(folder)), without, plugin=method)
 
 
 def _called(method: Method[Any]) -> str:

@@ -37,7 +37,7 @@ def examine_probe(probe: Probe[Any], *, without: Collection[str] = ()) -> Iterat
     with TemporaryDirectory(prefix="unlearnbench-check-") as folder:
         cache = {"UNLEARNBENCH_CACHE": str(Path(folder, "cache"))}
         with mock.patch.dict(os.environ, cache):
-            yield from examine(PROBE_RULES, Trial(probe, Path(folder)), without)
+            yield from examine(PROBE_RULES, Trial(probe, Path(folder)), without, plugin=probe)
 
 
 #: In the order in which they are tried: what it says of itself, what it tells, what that costs.

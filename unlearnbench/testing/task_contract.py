@@ -47,7 +47,7 @@ def examine_task(
     with TemporaryDirectory(prefix="unlearnbench-check-") as folder:
         cache = {"UNLEARNBENCH_CACHE": str(Path(folder, "cache"))}
         with mock.patch.dict(os.environ, cache):
-            yield from examine(TASK_RULES, Trial(task, model, Path(folder)), without)
+            yield from examine(TASK_RULES, Trial(task, model, Path(folder)), without, plugin=task)
 
 
 #: In the order in which they are tried: what it says of itself, what it asks, what it measures.

@@ -48,7 +48,12 @@ def subjects(trial: Trial) -> None:
 @rule("targets", "no edit target is text that the evaluation scores")
 def targets(trial: Trial) -> None:
     task, request = trial.task, trial.request
-    scored = list(task.evaluation_text())
+    scored = list(dict.fromkeys(task.evaluation_text()))
+    answers = {e.answer for e in (*request.forget, *request.retain)}
+    if all(overlap([answer], scored) for answer in answers):
+        # Few words serve all facts (nano-wmdp): no answer is free of being another fact's choice,
+        # and none gives away what a method does not have. Results say `target_overlap`.
+        scored = [text for text in scored if not overlap([text], list(answers))]
     supplied = (
         *(("wrong_answers", text) for texts in request.wrong_answers.values() for text in texts),
         *(("avoidant_answers", text) for text in request.avoidant_answers.values()),

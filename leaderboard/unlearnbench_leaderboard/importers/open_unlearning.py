@@ -85,7 +85,7 @@ def read(document: Mapping[str, Any], name: str, retain: object = None) -> Impor
     names = sorted(document, key=lambda n: (list(_MAIN).index(n) if n in _MAIN else 99, n))
     figures = tuple(reader.figure(n) for n in names[:MAX_FIGURES])
     if any(isinstance(entry, dict) for entry in document.values()):
-        return Imported(f"{FORMAT} evaluation", (name,), figures)
+        return Imported(f"{FORMAT} evaluation", (name,), figures, note=reader.no_quality())
     note = "a summary has no items: give the EVAL file of the run to recompute"
     return Imported(f"{FORMAT} summary", (name,), figures, note=note)
 
@@ -162,6 +162,15 @@ class _Reader:
         note = "" if recomputed == 9 else f"from {9 - recomputed} of its nine parts as reported"
         parts = [float(v) for v in values if v is not None]
         return Recomputed(float(model_utility(parts)), 9, "model_utility", note)
+
+    def no_quality(self) -> str:
+        """Why the oracle's log that was given makes no forget quality, "" where it does."""
+        if self.retain is None:
+            return ""
+        for whose, log in (("this log", self), ("the --retain log", self.retain)):
+            if not log._has_items("forget_truth_ratio"):
+                return f"no forget quality: {whose} has no items of forget_truth_ratio to compare"
+        return ""
 
     def _quality(self) -> Recomputed | None:
         if not self._has_items("forget_truth_ratio"):

@@ -139,6 +139,7 @@ def _to_hub(board: Board, name: str, private: bool, token: str, timeout: float) 
 
 def _board(results: tuple[Path, ...], reported: tuple[Path, ...]) -> Board:
     """The results, each recomputed; what others are shown has no gap that nobody was told of."""
+    from unlearnbench import counting
     from unlearnbench.errors import UserError, counted
     from unlearnbench_leaderboard.publishing.publication import Board
     from unlearnbench_leaderboard.submitting.submission import recomputing
@@ -146,7 +147,8 @@ def _board(results: tuple[Path, ...], reported: tuple[Path, ...]) -> Board:
     from unlearnbench_leaderboard.tables.reported import read_reported
 
     figures = read_reported(reported)
-    reading = read_entries(results, tiers_of=recomputing())
+    with counting("recomputing") as told:
+        reading = read_entries(results, tiers_of=recomputing(counted=told))
     for fault in reading.faults:
         click.echo(f"refused: {fault}", err=True)
     if number := len(reading.faults):

@@ -20,7 +20,7 @@ from unlearnbench_leaderboard.submitting.new_rows import NewRow, as_markdown, ne
 from unlearnbench_leaderboard.submitting.notices import notices_of
 from unlearnbench_leaderboard.submitting.submission import objection, recomputing
 from unlearnbench_leaderboard.tables.board import Table, tables_of
-from unlearnbench_leaderboard.tables.entries import Entry, look_through
+from unlearnbench_leaderboard.tables.entries import Counted, Entry, look_through
 from unlearnbench_leaderboard.writing import markdown
 
 #: A results folder has at most so many files, of at most so many bytes, and so deep. The committed
@@ -60,18 +60,24 @@ class Review:
     notices: tuple[str, ...] = ()
 
 
-def review(tree: Path, base: Path | None = None, out: Path | None = None) -> Review:
+def review(
+    tree: Path,
+    base: Path | None = None,
+    out: Path | None = None,
+    counted: Counted | None = None,
+) -> Review:
     """Everything of a results folder: faults, what is new against `base`, the rows that are new.
 
     Args:
         tree: the folder.
         base: the folder as it was before, trusted; without one everything is new.
         out: the folder of a page that will link to the files.
+        counted: told how many results are recomputed, of how many.
     """
     places, faults = _listed(tree)
     if faults:  # nothing is read of a folder that is not what it should be
         return Review((), (), (), (), (), (), _told(faults))
-    reading = look_through([tree], out, recomputing(partial(_misplaced, tree)))
+    reading = look_through([tree], out, recomputing(partial(_misplaced, tree), counted))
     faults += [f"result {fault}" for fault in reading.faults]
     named = {
         place

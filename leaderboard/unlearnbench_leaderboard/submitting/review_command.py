@@ -33,6 +33,7 @@ def review_command(
     Example:
       unlearnbench leaderboard review pr/leaderboard/results --base leaderboard/results
     """
+    from unlearnbench import counting
     from unlearnbench.results import write_atomically
     from unlearnbench_leaderboard.build import files_of
     from unlearnbench_leaderboard.page.examples import read_examples
@@ -40,7 +41,8 @@ def review_command(
     from unlearnbench_leaderboard.submitting.review import review, safe
     from unlearnbench_leaderboard.submitting.review import summary as summary_of
 
-    found = review(results, base, out)
+    with counting("recomputing") as counted:
+        found = review(results, base, out, counted)
     if summary is not None:
         _append(summary, summary_of(found))
     for fault in found.faults:

@@ -20,7 +20,7 @@ from unlearnbench.results import (
     verified,
 )
 from unlearnbench.results.pooling import LOCAL_FILE
-from unlearnbench_leaderboard.tables.entries import Entry, Fault, TiersOf, look_through
+from unlearnbench_leaderboard.tables.entries import Counted, Entry, Fault, TiersOf, look_through
 
 #: Endings of `provenance.git_commit` where the code that ran is no commit's.
 _NO_COMMIT = {
@@ -45,9 +45,9 @@ class Submission:
     left_out: tuple[str, ...]
 
 
-def gather(locations: Sequence[Path]) -> Submission:
+def gather(locations: Sequence[Path], counted: Counted | None = None) -> Submission:
     """The results below files and folders, each recomputed from its records."""
-    reading = look_through(locations, tiers_of=recomputing(objection))
+    reading = look_through(locations, tiers_of=recomputing(objection, counted))
     fit = tuple(e for e in reading.entries if e.result.status in _OUTCOMES)
     return Submission(
         entries=fit,
@@ -118,16 +118,19 @@ def _released(version: str) -> bool:
 Objection = Callable[[Path, Result], str | None]
 
 
-def recomputing(objection: Objection = lambda path, result: None) -> TiersOf:
+def recomputing(
+    objection: Objection = lambda path, result: None, counted: Counted | None = None
+) -> TiersOf:
     """Trusts what has no objection and whose every number follows from its records.
 
     A fault is also what nobody can tell here, since a plugin is not installed (whatever came of the
-    job), and a file that is not called what the store calls it.
+    job), and a file that is not called what the store calls it. `counted` is told how many results
+    are recomputed, of how many.
     """
 
     def tiers(read: Sequence[tuple[Path, Result]]) -> list[str | Fault]:
         found: list[str | Fault] = []
-        answers = verified([path for path, _ in read], workers=usable_cores())
+        answers = verified([path for path, _ in read], workers=usable_cores(), counted=counted)
         for (path, result), faults in zip(read, answers, strict=True):
             reasons = (objection(path, result), _misnamed(path, result))
             told = [reason for reason in reasons if reason] or faults

@@ -37,16 +37,23 @@ def submit(results: tuple[Path, ...], out: Path, dry_run: bool) -> None:
     Example:
       unlearnbench submit results --out leaderboard/results
     """
+    from unlearnbench import counting
     from unlearnbench.errors import UserError, counted
     from unlearnbench.results import write_atomically
     from unlearnbench_leaderboard.submitting.submission import gather
+    from unlearnbench_leaderboard.tables.formats import clean
 
-    gathered = gather(results)
+    with counting("recomputing") as told:
+        gathered = gather(results, told)
     for line in gathered.left_out:
         click.echo(f"left out: {line}", err=True)
     _stop_at(gathered.refused, "refused")
     if not gathered.entries:
-        raise UserError("there is no finished result to submit. `unlearnbench run` writes them.")
+        where = ", ".join(f'"{clean(str(location))}"' for location in results)
+        found = "no job that finished" if gathered.left_out else "no result file (*.json of a run)"
+        raise UserError(
+            f"there is {found} in {where}: nothing to submit. `unlearnbench run` writes results."
+        )
     new, conflicts = _compared(gathered.files, out)
     _stop_at(conflicts, "in the way")
     click.echo(_rows(gathered, out))

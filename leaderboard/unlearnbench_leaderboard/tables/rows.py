@@ -232,10 +232,17 @@ def _problem(headline: str, metrics: Sequence[Metric], runs: int) -> str | None:
         return f"{headline} is marked as lower is better, which a headline score never is"
     lengths = {len(m.replicates or []) for m in metrics}
     if 0 in lengths:
-        return f"{headline} has no bootstrap replicates"
+        return _why_none(headline, [m for m in metrics if not m.replicates])
     if len(lengths) > 1:
         return f"{headline} has {min(lengths)} replicates in one seed and {max(lengths)} in another"
     return None
+
+
+def _why_none(headline: str, metrics: Sequence[Metric]) -> str:
+    """An interval without replicates lost them; a task leaves both out where items are too few."""
+    if any(m.ci_low is not None for m in metrics):
+        return f"{headline} has no bootstrap replicates"
+    return f"{headline} has too few clusters for an interval"
 
 
 def _pooled_metrics(finished: Sequence[Result]) -> tuple[PooledMetric, ...]:

@@ -241,11 +241,16 @@ class _Past(DynamicCache):  # type: ignore[misc]
     complete = False
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.complete:
             stored: tuple[torch.Tensor, torch.Tensor]
-            stored = super().update(key_states, value_states, layer_idx)
+            stored = super().update(key_states, value_states, layer_idx, *args, **kwargs)
             return stored
         if layer_idx >= len(self.layers):  # every row starts with its subject
             return key_states, value_states
@@ -332,15 +337,17 @@ class _Above:
         ids, mask = ids.to(device), mask.to(device)
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
         model.forward_tokens += ids.numel()
-        past = _Past()
+        past, name = _Past(), model.cache_argument
+        if name is None:
+            raise ModelError(f"{model.name}: this network keeps no keys and values to search on.")
 
         def run(first: int, stop: int) -> torch.Tensor:
             states: torch.Tensor = model.hf.base_model(
                 input_ids=ids[:, first:stop],
                 attention_mask=mask[:, :stop],
                 position_ids=positions[:, first:stop],
-                past_key_values=past,
                 use_cache=True,
+                **{name: past},
             ).last_hidden_state
             return states
 
