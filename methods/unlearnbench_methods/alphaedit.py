@@ -56,7 +56,7 @@ class AlphaEdit(Method[AlphaEditConfig]):
     """Rewrites forget facts in batches, in the null space of what is to be kept."""
 
     name = "alphaedit"
-    version = "2"  # contexts are drawn otherwise since
+    version = "3"  # the null space begins between two eigenvalues since
     Config = AlphaEditConfig
     guarantee = "knowledge-removal"
     source = "arXiv:2410.02355"
@@ -164,7 +164,9 @@ def threshold_for(model: LanguageModel, covariance: torch.Tensor, config: AlphaE
         return PUBLISHED_THRESHOLD
     values = torch.linalg.eigvalsh(covariance)  # ascending
     held = values.cumsum(dim=0) / values.sum()
-    return float(values[int((held <= NULL_SHARE).sum())])
+    count = int((held <= NULL_SHARE).sum())
+    # Halfway to the next one: an eigenvalue itself would be above or below by its rounding alone.
+    return float((values[max(count - 1, 0)] + values[count]) / 2)
 
 
 def null_space(covariance: torch.Tensor, threshold: float, layer: int) -> torch.Tensor:

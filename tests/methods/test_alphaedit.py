@@ -13,6 +13,7 @@ import unlearnbench_methods.alphaedit as room
 from tests import tiny
 from unlearnbench import LanguageModel, UserError, silent, weight_as_matrix
 from unlearnbench_methods.alphaedit import (
+    NULL_SHARE,
     AlphaEdit,
     null_space,
     null_space_directions,
@@ -246,3 +247,17 @@ def test_a_narrow_models_null_space_holds_a_twentieth_of_its_keys() -> None:
     model.hf.config.hidden_size = 768  # as wide as the narrowest published model
     assert threshold_for(model, C, method.config) == 0.02
     assert threshold_for(model, C, AlphaEdit.configured(nullspace_threshold=0.3).config) == 0.3
+
+
+def test_the_null_space_of_a_narrow_model_begins_between_two_eigenvalues() -> None:
+    """At an eigenvalue itself, rounding (another number of threads) would say whether it is in."""
+    model = tiny.language_model(layers=1)
+    X = torch.randn(64, 200, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    C = X @ X.T / 200
+    values = torch.linalg.eigvalsh(C)
+    threshold = threshold_for(model, C, AlphaEdit.configured().config)
+    below = values[values < threshold]
+    held, more = below.sum() / values.sum(), values[: len(below) + 1].sum() / values.sum()
+    assert held <= NULL_SHARE < more
+    assert (values - threshold).abs().min() > 0.4 * (values[len(below)] - below[-1])
+    assert null_space(C, threshold, 0).shape == (64, len(below))
