@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from unlearnbench.errors import StorageError, StorageWarning
 
@@ -58,13 +58,19 @@ def locked(
         path.parent.mkdir(parents=True, exist_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         held.acquire(timeout=patience, poll_interval=_POLL)
+        # Without flock, filelock makes do with the file itself, which outlives who is killed.
+        real = not isinstance(held, SoftFileLock)
+        if not real:
+            held.release(force=True)
     except Timeout:
         raise Busy(_holder(file)) from None
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise StorageError(
-                f'the folder "{file.parent}" is not writable ({error.strerror}). {way_out}'
-            ) from error
+        real = isinstance(error, OSError) and error.errno not in _NO_LOCKS
+        if real:
+            where = f'"{file}"' if file.is_file() else f'the folder "{file.parent}"'
+            told = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+            raise StorageError(f"{where} is not writable ({told}). {way_out}") from error
+    if not real:
         warnings.warn(
             f'the file system of "{file.parent}" has no locks: run one command on it at a time.',
             StorageWarning,
@@ -73,6 +79,8 @@ def locked(
         yield
         return
     try:
+        with suppress(OSError):  # others share the folder; whose lock it is, the system knows
+            file.chmod(0o666)
         with suppress(OSError):  # for people to read; a full disk may refuse it
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         remove_leftovers(path)

@@ -37,11 +37,14 @@ class Memory:
             gradient, and with two moments of an optimiser.
         moment_bytes: of the two moments, a weight that is trained.
         copies: further copies of the weights.
+        changed: the share of the weights that it may change, of which the runner keeps a copy;
+            None: what is trained.
     """
 
     trained: float = 0.0
     moment_bytes: int = 8
     copies: int = 0
+    changed: float | None = None
 
 
 class Progress(Protocol):

@@ -85,11 +85,16 @@ def holds_secret(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(holds_secret, value))
 
 
+def names_a_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def _secrets_here() -> list[str]:
     """The secrets of the environment, the longest first: one may be a part of another."""
     found = {
         value.strip()
         for name, value in os.environ.items()
-        if _SECRET_NAME.search(name) and len(value.strip()) >= _SHORTEST_SECRET
+        if names_a_secret(name) and len(value.strip()) >= _SHORTEST_SECRET
     }
     return sorted(found, key=len, reverse=True)

@@ -50,7 +50,10 @@ def _one_line(result: Result) -> str:
         (["--plan", "gone.yaml"], 'plan "gone.yaml" does not exist'),
         (["--seed", "-1"], "seed -1 is none: seeds are whole numbers from 0 to 4294967295"),
         (["--seed", "4294967296"], "seed 4294967296 is none"),
-        (["--device", "gpu"], 'device "gpu" is not known: auto, cpu, cuda, cuda:1 or mps (the'),
+        (
+            ["--device", "gpu"],
+            'device "gpu" is not known: auto, cpu, cuda, cuda:1, mps or balanced (the',
+        ),
         (["--data-dir", "x"], "called"),
     ],
 )

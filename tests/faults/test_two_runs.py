@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import signal
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.workshop import PATIENCE, Workshop, wait_for
+from unlearnbench.errors import StorageWarning
 from unlearnbench.locks import Busy, locked
 from unlearnbench.results.store import ResultStore, result_files
 
@@ -162,3 +165,24 @@ def test_a_lock_file_of_any_content_is_a_lock(tmp_path: Path) -> None:
     (tmp_path / "file.lock").write_bytes(b"\xff\x00" * 5000)
     with locked(tmp_path / "file", patience=0):
         pass
+
+
+def test_where_the_system_has_no_locks_a_warning_says_so_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, "no such call")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    told = pytest.warns(StorageWarning, match="has no locks")
+    with told, locked(tmp_path / "file"), locked(tmp_path / "file", patience=0):
+        pass
+    assert [w.category for w in told].count(StorageWarning) == 2
+    with told, locked(tmp_path / "file", patience=0):
+        pass  # nothing of the first is left that would hold another
+
+
+def test_others_may_take_a_lock_that_is_left(tmp_path: Path) -> None:
+    with locked(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file.lock").stat().st_mode & 0o777 == 0o666

@@ -233,3 +233,27 @@ def test_a_chat_template_reaches_nothing_and_fails_in_one_line(
     assert "root:" not in said
     assert len(said) < 1000
     assert not (tmp_path / "MARKER").exists()
+
+
+def test_sound_models_are_taken_whatever_else_lies_beside_them(folder: Path):
+    """Qwen's bound of layers, Mamba-2's limit that is none, weights of other programs, logs."""
+    config = folder / "config.json"
+    edit(config, max_window_layers=28)
+    config.write_text(config.read_text()[:-1] + ', "time_step_limit": [0.0, Infinity]}')
+    for name in ("rust_model.ot", "64.tflite", "model.onnx_data", "events.out.tfevents.1"):
+        sparse(folder / name, 2**28)
+    (folder / "flax_model.msgpack").symlink_to(folder / "nothing")
+    assert check_folder(folder, "float32", False)
+    assert load_model(str(folder), device="cpu").parameters
+
+
+def test_a_layer_count_without_end_and_a_long_template_elsewhere_are_refused(folder: Path):
+    sparse_template = folder / "additional_chat_templates" / "tool.jinja"
+    sparse_template.parent.mkdir()
+    sparse(sparse_template, 2**24)
+    assert "is larger than 1 MiB" in refused(folder)
+    sparse_template.unlink()
+    config = folder / "config.json"
+    edit(config)
+    config.write_text(config.read_text()[:-1] + ', "num_hidden_layers": Infinity}')
+    assert "num_hidden_layers is a number without end" in refused(folder)

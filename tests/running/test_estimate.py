@@ -59,14 +59,48 @@ def test_a_time_is_measured_or_unknown(pair: Path, tmp_path: Path):
     after, other = estimates([known, job(pair / "full", "grad-diff")], tmp_path)
     if cost.evaluate_seconds is not None:  # else its records were there already
         assert after.time.seconds == pytest.approx(cost.unlearn_seconds + cost.evaluate_seconds)
-        assert after.time.basis == "measured here"
+        assert after.time.basis == "measured here on cpu"
+        (elsewise,) = estimates([known.model_copy(update={"config": {}})], tmp_path)
+        assert elsewise.time.basis == "measured here on cpu"
     else:
         assert after.time.basis.startswith("unknown")
     assert other.time.seconds is None
 
 
-def test_a_model_that_is_not_here_has_no_memory_told(tmp_path: Path):
-    assert memory_of(job(Path("nobody/nothing"), "none")) is None
+def test_results_of_other_hyperparameters_are_called_so(pair: Path, tmp_path: Path):
+    """Also where the job leaves to the defaults what they set."""
+    quick = job(pair / "full", "grad-diff", epochs=2)
+    (outcome,) = run_jobs([quick], tmp_path)
+    assert outcome.status == "ok"
+    as_it_is, by_default = estimates([quick, job(pair / "full", "grad-diff")], tmp_path)
+    assert as_it_is.time.basis == "measured here on cpu"
+    assert by_default.time.basis == "measured here with other hyperparameters on cpu"
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "a b/c"])
+def test_a_model_that_is_not_here_has_no_memory_told(name: str):
+    assert memory_of(job(Path(name), "none")) is None
+
+
+def test_a_model_that_is_half_fetched_has_no_memory_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "snapshot"
+    tiny.language_model(layers=2).save(folder)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config = str(folder / "config.json")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a, **k: config)
+    assert memory_of(job(Path("some/model"), "none")) is None
+
+
+def test_what_may_change_is_kept_to_be_undone(pair: Path):
+    count = tiny.language_model(layers=2, seed=0).parameters
+    for config, share in (({}, 4), ({"adapter": "lora"}, 4)):
+        need = memory_of(job(pair / "full", "npo", **config))
+        assert need is not None
+        assert need.undo == share * count
 
 
 def test_the_command_shows_each_job_and_runs_none(pair: Path, tmp_path: Path):
@@ -118,7 +152,7 @@ print(memory.bytes or 0)
 
 
 @pytest.mark.slow
-def test_all_but_the_batch_is_within_a_third_of_what_is_measured(tmp_path: Path):
+def test_all_but_the_batch_is_within_a_half_of_what_is_measured(tmp_path: Path):
     """The batch is what the budget allows at most; here there are a few short rows."""
     tiny.language_model("llama", layers=6, width=1024).save(tmp_path / "model")
     for method in ("none", "kl-min"):  # the weights alone; training and a copy besides
@@ -134,4 +168,4 @@ def test_all_but_the_batch_is_within_a_third_of_what_is_measured(tmp_path: Path)
             pytest.skip("the high-water mark of a process cannot be reset here")
         need = memory_of(job(tmp_path / "model", method))
         assert need is not None
-        assert 3 / 4 < (need.total - need.batch - need.undo) / measured < 4 / 3, method
+        assert 2 / 3 < (need.total - need.batch - need.undo) / measured < 3 / 2, method

@@ -21,7 +21,7 @@ from unlearnbench.results import Result, ResultStore, load_records, load_result
 from unlearnbench.results.records import dump_records, sha256_of
 from unlearnbench.results.store import dump_result, tree_files
 from unlearnbench.results.verification import verify
-from unlearnbench.running import Outcome
+from unlearnbench.running import Event, Outcome, _record_loss
 from unlearnbench.running.attacks import Attacks
 from unlearnbench.running.job import JobRunner
 from unlearnbench.running.plan import Job, plan_jobs
@@ -588,3 +588,23 @@ def test_a_failed_probe_is_in_the_summary_and_in_the_exit_code(
     assert [line for line in told if line.startswith("probe ")] == [
         "probe fails failed in 1 job (above): run again to make it anew."
     ]
+
+
+def test_a_job_that_was_lost_while_it_was_attacked_is_told_as_lost(
+    site: Site, pair: Path, methods: Path, tmp_path: Path
+):
+    """Its numbers from before the attack stay."""
+    attacked = _job(pair, methods, "peek")
+    plain = attacked.model_copy(update={"probes": ()})
+    _run(plain, tmp_path)
+    store = ResultStore(tmp_path)
+    identity = JobRunner(store).identify(attacked).document()
+    fields = {"status": "timeout", "message": "the time limit was reached.", "identity": identity}
+    outcome = _record_loss(store, Event("lost", attacked, fields))
+    assert (outcome.status, outcome.message) == (
+        "timeout",
+        "the time limit was reached. Attacks are missing.",
+    )
+    assert outcome.path is not None
+    assert load_result(outcome.path).status == "ok"
+    assert _record_loss(store, Event("lost", plain, fields)).status == "ok"

@@ -8,6 +8,7 @@ without torch.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -33,9 +34,9 @@ MAX_CONFIG_BYTES = 8 * 1024**2
 #: Nor the header or the index of weights, which takes 25 times as much when it is read: DeepSeek-V3
 #: has an index of 9 MB.
 MAX_HEADER_BYTES = 32 * 1024**2
-#: Nor any other file that is no weights: the vocabulary of Gemma 3 takes 33 MB.
+#: Nor any other file that transformers reads: the vocabulary of Gemma 3 takes 33 MB.
 MAX_FILE_BYTES = 128 * 1024**2
-#: Nor a chat template, which is a page of text, alone or in the tokenizer's configuration.
+#: Nor a chat template in a file of its own, which is a page of text.
 MAX_TEMPLATE_BYTES = 1024**2
 #: Experts of a layer: Switch-C has the most that were published, 2048 (arXiv 2101.03961).
 MAX_EXPERTS = 4096
@@ -43,8 +44,10 @@ MAX_EXPERTS = 4096
 MAX_NUMBER = 2**53
 
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\.safetensors")
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
-_LAYERS = re.compile(r"(^|_)(n_)?(layers?|blocks)$")
+#: What transformers opens beside weights, by its end. Other files of a folder are not looked at.
+_READ = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".spm", ".py")
+#: How many layers there are. `max_window_layers` is a bound: Qwen has 28 whatever the size.
+_LAYERS = re.compile(r"(^|_)(?<!max_window_)(n_)?(layers?|blocks)$")
 _EXPERTS = re.compile(r"(^|_)experts$")
 _IMPLEMENTATION = re.compile(r"(^|_)implementation(_internal)?$")
 
@@ -71,8 +74,10 @@ def check_files(folder: Path) -> None:
         ModelError: a file is too large, or the folder is an adapter of another model.
     """
     try:
-        entries = list(os.scandir(folder))
-        sizes = {e.name: e.stat().st_size for e in entries if e.is_file()}
+        entries = [*os.scandir(folder)]
+        templates = folder / "additional_chat_templates"
+        entries += os.scandir(templates) if templates.is_dir() else []
+        sizes = {os.path.relpath(e.path, folder): e.stat().st_size for e in entries if e.is_file()}
     except OSError as error:
         raise ModelError(f'folder "{folder}" cannot be read ({error.strerror}).') from error
     if "adapter_config.json" in sizes:
@@ -81,7 +86,7 @@ def check_files(folder: Path) -> None:
             "with a model that it names. Merge the two and give the folder of what that makes."
         )
     for name, size in sizes.items():
-        if name.endswith(_WEIGHTS):
+        if not name.endswith(_READ):
             continue
         most = MAX_CONFIG_BYTES if name == "config.json" else MAX_FILE_BYTES
         most = MAX_TEMPLATE_BYTES if name.endswith(".jinja") else most
@@ -111,6 +116,8 @@ def check_config(settings: Any, place: Path, tensors: int) -> None:
             continue
         most = tensors if _LAYERS.search(name) else MAX_NUMBER
         most = MAX_EXPERTS if _EXPERTS.search(name) else most
+        if math.isinf(value) and name.endswith("_limit"):
+            continue  # none: Mamba-2's time_step_limit
         if not abs(value) <= most:  # NaN is no size either
             shown = f"{value:.6g}" if abs(value) < 1e300 else "a number without end"
             folder_has = f" (the folder has {tensors} weights)" if most == tensors else ""

@@ -29,7 +29,8 @@ _SHARE = 0.5
 #: Attributes of a tokenizer that decide tokens, beside its backend.
 _TOKENIZER = (
     *("padding_side", "truncation_side", "model_max_length"),
-    *("special_tokens_map", "chat_template"),
+    *("special_tokens_map", "chat_template", "init_kwargs"),
+    *("split_special_tokens", "clean_up_tokenization_spaces"),
 )
 
 
@@ -164,7 +165,9 @@ class Original:
         if known.is_in_place():
             tensor.data.copy_(self._kept[name])
         else:
-            tensor.data = self._kept[name].to(known.device, copy=True)
+            tensor.data = torch.empty_strided(
+                known.shape, known.stride, dtype=known.dtype, device=known.device
+            ).copy_(self._kept[name])
             known.place = tensor.data_ptr()
         return known.is_the_same()
 
@@ -177,6 +180,7 @@ class _Tensor:
     hash: str
     dtype: torch.dtype
     shape: torch.Size
+    stride: tuple[int, ...]
     device: torch.device
     place: int
     takes_gradients: bool
@@ -184,13 +188,14 @@ class _Tensor:
     @classmethod
     def of(cls, tensor: torch.Tensor) -> _Tensor:
         return cls(
-            *(tensor, quick_hash(tensor), tensor.dtype, tensor.shape, tensor.device),
-            *(tensor.data_ptr(), tensor.requires_grad),
+            *(tensor, quick_hash(tensor), tensor.dtype, tensor.shape, tensor.stride()),
+            *(tensor.device, tensor.data_ptr(), tensor.requires_grad),
         )
 
     def has_its_form(self) -> bool:
-        form = (self.tensor.dtype, self.tensor.shape, self.tensor.device)
-        return form == (self.dtype, self.shape, self.device)
+        now = self.tensor
+        form = (now.dtype, now.shape, now.stride(), now.device)
+        return form == (self.dtype, self.shape, self.stride, self.device)
 
     def is_in_place(self) -> bool:
         """Whether it has its old form in its own memory: no other tensor is written to then."""

@@ -185,7 +185,10 @@ def _record_loss(store: ResultStore, event: Event) -> Outcome:
     folder = result_folder(identity.task, identity.model, identity.method)
     path = store.path_of(folder, identity.run_id)
     if path.is_file() and (found := read_result(path)[1]) and found.status in FINAL:
-        return Outcome(event.job, found.status, path)  # it was saved before the worker died
+        # It was saved before the worker died: whole, or before it was attacked.
+        lacks = found.status == "ok" and not set(event.job.probes) <= found.probes.keys()
+        told = (status, f"{message} Attacks are missing.") if lacks else (found.status, "")
+        return Outcome(event.job, told[0], path, told[1])
     result = identity.failed(status, "WorkerLost", message, event.job.seed, command_of(event.job))
     try:
         # The worker's hold has ended with it. Who holds the job now runs it, and tells the outcome.

@@ -22,6 +22,7 @@ from unlearnbench.models.model_files import MALFORMED, MAX_CONFIG_BYTES, read_js
 from unlearnbench.results.schema import Result
 from unlearnbench.results.store import read_result, result_files
 from unlearnbench.running.plan import Job, load_method, load_task
+from unlearnbench.running.portable import portable_config
 
 #: Bytes of a process that has imported torch and transformers and loaded nothing (measured, CPU).
 PROCESS = 600 * 2**20
@@ -94,8 +95,7 @@ def memory_of(job: Job) -> MemoryNeed | None:
         ModelError: a file is missing or damaged.
     """
     entry = resolve_entry(job.model.name)
-    folder = _folder(entry, job.model.revision)
-    count = weight_count(folder) if folder is not None else None
+    folder, count = _weights(entry, job.model.revision)
     if folder is None or count is None:
         return None
     method = load_method(job.method).configured(
@@ -110,7 +110,7 @@ def memory_of(job: Job) -> MemoryNeed | None:
         training=training,
         copies=held.copies * count * size,
         batch=_batch(folder, job, training=held.trained > 0),
-        undo=trained * size,
+        undo=int(count * (held.trained if held.changed is None else held.changed)) * size,
     )
 
 
@@ -120,10 +120,28 @@ def _folder(entry: ModelEntry, revision: str | None) -> Path | None:
         return Path(entry.location)
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(
-        entry.location, "config.json", revision=revision or entry.revision
-    )
+    try:
+        found = try_to_load_from_cache(
+            entry.location, "config.json", revision=revision or entry.revision
+        )
+    except ValueError:  # no name of a model on the hub
+        return None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def _weights(entry: ModelEntry, revision: str | None) -> tuple[Path | None, int | None]:
+    """The folder of a model's files, and how many weights they hold, as far as they are here.
+
+    Raises:
+        ModelError: a file of a local folder is missing or damaged.
+    """
+    folder = _folder(entry, revision)
+    try:
+        return folder, weight_count(folder) if folder is not None else None
+    except ModelError:
+        if os.path.isdir(entry.location):
+            raise
+        return folder, None  # the hub's, half of it fetched: the rest comes with the run
 
 
 def _batch(folder: Path, job: Job, training: bool) -> int:
@@ -169,8 +187,7 @@ def time_of(job: Job, measured: Sequence[Result]) -> TimeNeed:
         told = f"scaled from {other.name}:{other.split} by facts, x{factor:.2g}"
         return _told(alike, measured, lambda result: factor, told)
     elsewhere = [r for r in own if (r.task.name, r.task.split) == on_task]
-    folder = _folder(entry, job.model.revision)
-    count = weight_count(folder) if folder is not None else None
+    _, count = _weights(entry, job.model.revision)
     if elsewhere and count:
         other_model = elsewhere[0].model
         alike = [r for r in elsewhere if r.model.name == other_model.name]
@@ -197,12 +214,15 @@ def _told(
         told = "how long evaluation takes (it was in the cache)" if unlearn else "how long it took"
         return TimeNeed(None, f"unknown: no result says {told}")
     seconds = statistics.median(unlearn) + statistics.median(evaluated)
-    return TimeNeed(seconds * factor(alike[0]), by)
+    where = sorted({device for result in alike for device in result.cost.devices})
+    return TimeNeed(seconds * factor(alike[0]), f"{by} on {', '.join(where)}" if where else by)
 
 
 def _as_configured(result: Result, job: Job) -> bool:
-    config = dict(result.method.config)
-    return all(_plain(config.get(key)) == _plain(value) for key, value in job.config.items())
+    entry = resolve_entry(job.model.name)
+    defaults = dict(entry.method_defaults.get(job.method, {}))
+    asked = portable_config(load_method(job.method).configured(**{**defaults, **job.config}).config)
+    return _plain(dict(result.method.config)) == _plain(asked)
 
 
 def _plain(value: Any) -> str:

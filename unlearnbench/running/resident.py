@@ -115,6 +115,9 @@ def _key(entry: ModelEntry, options: dict[str, Any]) -> str:
     files = []
     if os.path.isdir(entry.location):
         for file in sorted(Path(entry.location).iterdir()):
-            told = file.stat()
+            try:
+                told = file.stat()
+            except OSError:  # a link to nothing, which nobody reads
+                continue
             files.append([file.name, told.st_size, told.st_mtime_ns, told.st_ino])
     return json.dumps([asdict(entry), options, files], sort_keys=True, default=str)

@@ -34,7 +34,7 @@ class TrainedMethod(Method[C]):
         config = self.config
         moments = 8 if config.optimizer == "adamw" else 2
         if config.adapter == "lora":  # a few weights in a thousand, and no copy
-            return Memory(trained=0.01, moment_bytes=moments)
+            return Memory(trained=0.01, moment_bytes=moments, changed=1.0)
         return Memory(trained=1.0, moment_bytes=moments, copies=int(self.reads_original))
 
     def may_change(self, model: LanguageModel) -> Sequence[str]:

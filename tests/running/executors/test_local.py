@@ -25,6 +25,7 @@ from unlearnbench.running.executors.node import (
     started_here,
     store_files,
 )
+from unlearnbench.running.executors.worker_process import WorkerProcess
 
 
 def test_a_worker_over_its_memory_costs_its_job_and_each_worker_has_a_gpu(
@@ -165,6 +166,19 @@ def test_a_result_is_sent_with_all_that_it_names(tmp_path: Path) -> None:
     files = {p.relative_to(tmp_path / "here") for p in (tmp_path / "here").rglob("*.*")}
     assert {p.relative_to(tmp_path / "there") for p in (tmp_path / "there").rglob("*.*")} == files
     assert len(files) > 1
+
+
+def test_a_worker_that_died_between_jobs_costs_none(plan: list[Job], tmp_path: Path) -> None:
+    worker = WorkerProcess(Execution(tmp_path, threads=1))
+    try:
+        for job in plan[:2]:
+            *_, (kind, _) = worker.run(job)
+            assert kind == "finished"
+            assert worker._process is not None
+            worker._process.kill()
+            worker._process.wait()
+    finally:
+        worker.close()
 
 
 # --- several seats -------------------------------------------------------------------------------

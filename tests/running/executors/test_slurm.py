@@ -12,7 +12,7 @@ import pytest
 from tests.running.executors.conftest import contents
 from unlearnbench import UserError
 from unlearnbench.running import Event, Job, run_jobs
-from unlearnbench.running.executors import slurm, slurm_array
+from unlearnbench.running.executors import notes, slurm, slurm_array
 from unlearnbench.running.shard import Shard
 
 pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
@@ -147,3 +147,48 @@ def test_a_machine_without_slurm_is_one_line(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="Slurm does not take the jobs"):
         run_jobs(_three(), tmp_path, executor="slurm", executor_options={"time": "1"})
+
+
+def test_a_note_that_was_cut_off_costs_itself(tmp_path: Path) -> None:
+    file = tmp_path / "0.jsonl"
+    reader = notes.Notes(file)
+    notes._note(file, "started", {})
+    with file.open("a") as stream:
+        stream.write('["progress", {"do')  # the disk was full
+    notes._note(file, "finished", {"status": "ok"})
+    assert reader.new() == [("started", {}), ("finished", {"status": "ok"})]
+    assert reader.new() == []
+
+
+def test_no_more_jobs_begin_once_a_result_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Handle:
+        def __init__(self) -> None:
+            self.cancelled = False
+
+        def done(self, force_check: bool = False) -> bool:
+            return self.cancelled
+
+        def cancel(self, check: bool) -> None:
+            self.cancelled = True
+
+    monkeypatch.setattr(slurm, "_LOOK", 0.01)
+    array = slurm_array.Array(None, "local", tmp_path)
+    handles = [Handle() for _ in range(3)]
+    for number, (job, handle) in enumerate(zip(_three(), handles, strict=True)):
+        file = tmp_path / f"{number}.jsonl"
+        array._jobs.append(slurm_array._Submitted(job, handle, notes.Notes(file)))
+        if number < 2:
+            notes._note(file, "started", {})
+    notes._note(tmp_path / "0.jsonl", "unsaved", {"message": "the disk is full."})
+    seen: list[Event] = []
+
+    def told(event: Event) -> None:
+        seen.append(event)
+        if event.kind == "unsaved":
+            notes._note(tmp_path / "1.jsonl", "finished", {"status": "ok"})
+
+    slurm._watch(array, 60, told)
+    assert [h.cancelled for h in handles] == [False, False, True]
+    assert sorted(e.kind for e in seen) == ["finished", "started", "started", "unsaved"]

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unlearnbench.errors import ResultError
+from unlearnbench.plain_text import names_a_secret
 from unlearnbench.plugins import suite_version
 from unlearnbench.results.schema import path_part
 from unlearnbench.results.store import load_result, tree_files, write_atomically
@@ -44,7 +45,7 @@ def started_here(results: Path) -> Iterator[Origin]:
     carried = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_CARRIED) and "TOKEN" not in name
+        if name.startswith(_CARRIED) and not names_a_secret(name)
     }
     with tempfile.NamedTemporaryFile(dir=results, prefix=".token-") as file:
         token = Path(file.name)

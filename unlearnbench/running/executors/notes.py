@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def run_and_note(job: str, how: Execution, file: Path) -> None:
 
 def _note(file: Path, kind: str, fields: dict[str, Any]) -> None:
     with file.open("a", encoding="utf-8") as stream:  # closed each time, so that others see it
-        stream.write(json.dumps([kind, fields]) + "\n")
+        # The last note may have been cut off by a full disk: this one begins a line of its own.
+        stream.write("\n" + json.dumps([kind, fields]) + "\n")
 
 
 class Notes:
@@ -61,4 +63,9 @@ class Notes:
             return []  # the job has not begun
         whole = text[: text.rfind(b"\n") + 1]
         self._read += len(whole)
-        return [(kind, fields) for kind, fields in map(json.loads, whole.splitlines())]
+        found = []
+        for line in filter(None, whole.splitlines()):
+            with suppress(ValueError):  # cut off
+                kind, fields = json.loads(line)
+                found.append((kind, fields))
+        return found

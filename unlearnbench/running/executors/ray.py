@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from unlearnbench.errors import UserError
+from unlearnbench.errors import StorageError, UserError
+from unlearnbench.results.store import read_result
 from unlearnbench.running.executors import ENDINGS, Event, Execution, extra
 from unlearnbench.running.executors.crew import serve
 from unlearnbench.running.executors.needs import Needs, needs_of, room_for
@@ -69,7 +70,7 @@ class _Seat:
         self._needs, self._retries = needs, retries
         self._node: Any = None
         self._given: Needs | None = None
-        self._closed = False
+        self._placed = self._closed = False
 
     def run(self, job: Job, patience: float = 0) -> Iterator[tuple[str, dict[str, Any]]]:
         text = job.model_dump_json()
@@ -78,6 +79,7 @@ class _Seat:
             try:
                 node = self._node_with(self._needs[text])
                 seen = self._ray.get(node.sees_results.remote())
+                self._placed = True
                 known = {} if seen else known_results(self._how.out, job)
                 for said in node.run.options(num_returns="streaming").remote(text, known, patience):
                     kind, fields = self._ray.get(said)
@@ -94,6 +96,14 @@ class _Seat:
                 self._dismiss()
                 if attempt <= self._retries:
                     yield "warning", {"message": f"{job.title}: its Ray node died. It starts again"}
+            except StorageError as error:
+                yield "unsaved", {"message": str(error).strip().rpartition("\n")[2]}
+                return
+            except self._ray.exceptions.RayError as error:
+                said = str(error).strip().rpartition("\n")[2]
+                message = f"Ray could not bring its result: {said}"
+                yield "lost", {"status": "failed", "message": message, "identity": identity}
+                return
         died = "its Ray node died" + (f", {attempt} times" if attempt > 1 else "")
         yield "lost", {"status": "failed", "message": f"{died}.", "identity": identity}
 
@@ -111,6 +121,7 @@ class _Seat:
                 num_cpus=needs.cpus, num_gpus=needs.gpus, memory=needs.memory, max_concurrency=2
             )
             self._given, self._node = needs, remote.remote(self._how, self._origin)
+            self._placed = False
         return self._node
 
     def _kept(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -118,16 +129,20 @@ class _Seat:
         files = fields.pop("files", None)
         if files is None:
             return fields
-        store_files(self._how.out, files)
         (result,) = (name for name in files if name.endswith(".json"))
-        return {**fields, "path": str(self._how.out / result)}
+        path = self._how.out / result
+        sound = read_result(path)[1] if path.is_file() else None
+        if fields["status"] == "ok" or sound is None or sound.status != "ok":
+            store_files(self._how.out, files)  # what failed now costs nothing that succeeded
+        return {**fields, "path": str(path)}
 
     def _dismiss(self) -> None:
         node, self._node = self._node, None
         if node is None:
             return
-        with suppress(self._ray.exceptions.RayError):  # it has died, or does not answer
-            self._ray.get(node.close.remote(), timeout=_LEAVE)
+        if self._placed:  # one that waits for room has nothing to clear up, and would not answer
+            with suppress(self._ray.exceptions.RayError):  # it has died, or does not answer
+                self._ray.get(node.close.remote(), timeout=_LEAVE)
         self._ray.kill(node)
 
 

@@ -86,5 +86,8 @@ def _watch(array: Array, pause: float, on_event: Callable[[Event], None]) -> Non
         time.sleep(_LOOK)
         if ask := time.monotonic() - asked >= pause:
             asked = time.monotonic()
-        for event in array.news(ask):
+        events = list(array.news(ask))
+        for event in events:
             on_event(event)
+        if any(event.kind == "unsaved" for event in events):
+            array.give_out_no_more()

@@ -32,11 +32,13 @@ class _Submitted:
     notes: Notes
     identity: dict[str, Any] = field(default_factory=dict)
     end: str | None = None
+    begun: bool = False
     #: When it was first seen to have ended without saying so.
     gone: float | None = None
 
     def news(self, ask: bool) -> Iterator[Event]:
         for kind, fields in self.notes.new():
+            self.begun = True
             self.identity = fields if kind == "identified" else self.identity
             self.end = kind if kind in ENDINGS else None
             yield Event(kind, self.job, fields)
@@ -93,7 +95,7 @@ class Array:
                     ]
                 self._jobs += map(_Submitted, part, handles, map(Notes, files))
         except (RuntimeError, OSError, self._submitit.core.utils.FailedSubmissionError) as error:
-            said = str(error).strip().splitlines()[-1]
+            said = str(error).strip().rpartition("\n")[2] or type(error).__name__
             raise UserError(f"Slurm does not take the jobs: {said}") from error
 
     def news(self, ask: bool) -> Iterator[Event]:
@@ -104,15 +106,25 @@ class Array:
         for one in running:
             yield from one.news(ask)
 
+    def give_out_no_more(self) -> None:
+        """Cancels what has not begun; what runs may still find room."""
+        waiting = [one for one in self.running if not one.begun]
+        self._jobs = [one for one in self._jobs if one not in waiting]
+        self._cancel(waiting)
+
+    def _cancel(self, jobs: Sequence[_Submitted], whole: bool = False) -> None:
+        """Cancels jobs; `whole`: they are all that is left of their arrays."""
+        if self._cluster == "local":
+            for one in jobs:
+                one.handle.cancel(check=False)
+        elif jobs:
+            names = (str(one.handle.job_id) for one in jobs)
+            ids = sorted({name.split("_")[0] if whole else name for name in names})
+            subprocess.run(["scancel", *ids], capture_output=True, check=False)
+
     def leave(self) -> None:
         """Cancels what has not ended, and waits a little for the files of what has."""
-        running = self.running
-        if self._cluster == "local":
-            for one in running:
-                one.handle.cancel(check=False)
-        elif running:
-            arrays = {str(one.handle.job_id).split("_")[0] for one in running}
-            subprocess.run(["scancel", *sorted(arrays)], capture_output=True, check=False)
+        self._cancel(self.running, whole=True)
         until = time.monotonic() + _ARRIVAL
         awaited = [one for one in self._jobs if one.end or self._cluster == "local"]
         while time.monotonic() < until and not all(one.handle.done() for one in awaited):

@@ -117,6 +117,8 @@ class WorkerProcess:
             self._forget(process)
 
     def _sent(self, job: Job, patience: float) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:
+            self._forget(self._process)  # it died between jobs, which costs none
         with self._ending:
             if self._closed:
                 raise RuntimeError("this worker is closed.")
