@@ -181,6 +181,9 @@ def _bytes_of(column: Any, index: int) -> int:
         if end - begin > _MOST_IN_A_ROW:
             raise NotPlain(f"has a list of {end - begin} values ({_MOST_IN_A_ROW} at most)")
         return 8 + sum(_bytes_of(column.values, place) for place in range(begin, end))
+    if types.is_fixed_size_list(kind) and kind.list_size <= _MOST_IN_A_ROW:
+        begin = (column.offset + index) * kind.list_size
+        return 8 + sum(_bytes_of(column.values, begin + n) for n in range(kind.list_size))
     if types.is_string(kind) or types.is_large_string(kind):
         value = column[index]
         size = value.as_buffer().size if value.is_valid else 0

@@ -63,7 +63,7 @@ def sparse(file: Path, size: int) -> None:
         ({"n_positions": 10**12}, "asks for"),
         ({"n_layer": 10**6}, "n_layer is 1e+06, more than"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1e+09"),
-        ({"num_experts": MAX_EXPERTS + 1}, "num_experts is 4097, more than 4096"),
+        ({"num_experts": MAX_EXPERTS + 1}, "num_experts is 65537, more than 65536"),
         ({"text_config": {"n_routed_experts": 10**9}}, "n_routed_experts"),
         ({"n_embd": 10**40}, "n_embd is 1e+40"),
         ({"layer_norm_epsilon": float("inf")}, "a number without end"),
@@ -257,3 +257,20 @@ def test_a_layer_count_without_end_and_a_long_template_elsewhere_are_refused(fol
     edit(config)
     config.write_text(config.read_text()[:-1] + ', "num_hidden_layers": Infinity}')
     assert "num_hidden_layers is a number without end" in refused(folder)
+
+
+def test_no_other_file_is_read_for_weights_than_what_is_looked_at(folder: Path):
+    edit(folder / "config.json", transformers_weights="../elsewhere.safetensors")
+    assert "transformers_weights" in refused(folder)
+
+
+def test_a_quantized_model_may_not_be_absurd_either(folder: Path):
+    edit(folder / "config.json", vocab_size=10**9, quantization_config={"quant_method": "fp8"})
+    assert "asks for" in refused(folder)
+
+
+def test_a_pipe_in_the_place_of_a_wrapping_holds_nobody_up(folder: Path):
+    settings = {"prompt_format": None, "wrapping": {"method": "grace", "settings": {}}}
+    (folder / "unlearnbench.json").write_text(json.dumps(settings))
+    os.mkfifo(folder / "wrapping.safetensors")
+    assert "saved with a wrapping, and it is damaged" in refused(folder)

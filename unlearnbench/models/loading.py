@@ -20,6 +20,7 @@ from unlearnbench.models.module_map import MODULE_MAPS, ModuleMap
 from unlearnbench.models.prompt_formats import prompt_format as parse_format
 from unlearnbench.models.scoring import check_head
 from unlearnbench.models.skeleton import check_skeleton
+from unlearnbench.plain_files import open_plain
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -191,6 +192,7 @@ def _wrapped(model: LanguageModel, wrapping: dict[str, Any], folder: Path) -> La
 
     try:
         method, settings = wrapping["method"], wrapping["settings"]
+        open_plain(folder / WRAPPING_FILE).close()  # a pipe would be waited for
         tensors = {n: t.to(model.device) for n, t in load_file(folder / WRAPPING_FILE).items()}
         restored: LanguageModel = load("method", method).restore(model, settings, tensors)
     except UserError:

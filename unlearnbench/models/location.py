@@ -60,7 +60,7 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> int | None:
 
     Returns:
         How many numbers its weights are; None where nothing but reading them could tell (pickled
-        ones, quantized ones).
+        ones). Of quantized ones, how many at most.
 
     Raises:
         ModelError: no model in the folder, no safetensors, a truncated or damaged file, one that
@@ -99,7 +99,11 @@ def check_folder(folder: Path, dtype: str, allow_pickle: bool) -> int | None:
             f"{available / 2**30:.1f} GiB are free. Use --dtype bfloat16, a smaller model or a "
             "larger machine."
         )
-    return None if quantized else elements
+    return elements * _PACKED if quantized else elements
+
+
+#: Numbers that a stored one of a quantized model stands for at most: of two bits, in 32.
+_PACKED = 16
 
 
 def weight_count(folder: Path) -> int | None:

@@ -38,8 +38,8 @@ MAX_HEADER_BYTES = 32 * 1024**2
 MAX_FILE_BYTES = 128 * 1024**2
 #: Nor a chat template in a file of its own, which is a page of text.
 MAX_TEMPLATE_BYTES = 1024**2
-#: Experts of a layer: Switch-C has the most that were published, 2048 (arXiv 2101.03961).
-MAX_EXPERTS = 4096
+#: Experts of a layer: Doge's default is the most known, 16384.
+MAX_EXPERTS = 2**16
 #: No size in config.json is larger, and no file has a weight of as many numbers.
 MAX_NUMBER = 2**53
 
@@ -104,9 +104,16 @@ def check_config(settings: Any, place: Path, tensors: int) -> None:
 
     Raises:
         ModelError: more layers than weights, more experts than any model has, a number that is no
-            size, or an implementation that would be fetched from the hub and run.
+            size, weights in a file of another name, or an implementation that would be fetched from
+            the hub and run.
     """
     for name, value in _entries(settings):
+        if name == "transformers_weights" and value is not None:
+            raise ModelError(
+                f'"{place}": transformers_weights = "{value}" would have other weights read than '
+                "those of the usual names, which are looked at. Remove the line, and name the file "
+                "model.safetensors."
+            )
         if _IMPLEMENTATION.search(name) and "/" in str(value):
             raise ModelError(
                 f'"{place}": {name} = "{value}" would fetch code from the hub and run it. Remove '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,9 @@ def run_jobs(
     """
     refuse_launcher()
     check_ranks(jobs, ranks)
+    for name, limit in (("timeout", timeout), ("memory", memory)):
+        if limit is not None and not 0 < limit < math.inf:
+            raise UserError(f"{name} = {limit} is no limit: give a number above 0, or none.")
     store = ResultStore(out)
     store.check_writable()
     outcomes: dict[int, Outcome] = {}

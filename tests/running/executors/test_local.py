@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +19,12 @@ from unlearnbench.running import Event, Job, run_jobs
 from unlearnbench.running.executors import ENDINGS, EXECUTORS, PATIENCE, Execution
 from unlearnbench.running.executors.crew import serve
 from unlearnbench.running.executors.local import own_gpus, visible_gpus
-from unlearnbench.running.executors.node import (
-    Node,
+from unlearnbench.running.executors.node import Node, started_here
+from unlearnbench.running.executors.travelling import (
     files_of,
     known_results,
-    started_here,
     store_files,
+    taken_over,
 )
 from unlearnbench.running.executors.worker_process import WorkerProcess
 
@@ -168,6 +169,23 @@ def test_a_result_is_sent_with_all_that_it_names(tmp_path: Path) -> None:
     assert len(files) > 1
 
 
+def test_what_comes_back_replaces_nothing_that_says_more(tmp_path: Path) -> None:
+    from tests import handmade
+
+    path = handmade.saved(tmp_path / "here")
+    sound = files_of(path)
+    name = next(n for n in sound if n.endswith(".json"))
+    told = json.loads(sound[name])
+    told |= {"status": "failed", "error": {"type": "X", "message": "y"}, "metrics": [], "records": None}
+    del told["reference"]
+    failed = {**sound, name: json.dumps(told).encode()}
+    taken_over(tmp_path / "there", failed)
+    place = taken_over(tmp_path / "there", sound)
+    assert load_result(place).status == "ok"
+    assert taken_over(tmp_path / "there", failed) == place
+    assert place.read_bytes() == sound[name]
+
+
 def test_a_worker_that_died_between_jobs_costs_none(plan: list[Job], tmp_path: Path) -> None:
     worker = WorkerProcess(Execution(tmp_path, threads=1))
     try:
@@ -303,6 +321,22 @@ def test_a_wrong_executor_or_option_is_one_line(
     with pytest.raises(UserError, match=message) as caught:
         run_jobs(_jobs(1), tmp_path, executor=executor, executor_options=options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limits", [{"timeout": float("nan")}, {"memory": float("inf")}])
+def test_a_limit_that_is_none_is_one_line(limits: dict[str, float], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no limit"):
+        run_jobs(_jobs(1), tmp_path, **limits)
+
+
+def test_no_secret_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_API_KEY", "a-secret-of-mine")
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:another-secret@mirror.example")
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with started_here(tmp_path) as origin:
+        assert "secret" not in str(origin.environment)
+        assert origin.environment["HF_HUB_OFFLINE"] == "1"
 
 
 @pytest.mark.parametrize("executor, module", [("ray", "ray"), ("slurm", "submitit")])

@@ -129,7 +129,9 @@ def test_an_array_asks_for_what_was_said_and_its_states_are_told(
         ("lost", 2, "out_of_memory"),
     ]
     assert lost[0].fields["message"] == "Slurm ended it (TIMEOUT), and it had not finished."
-    assert (tmp_path / "cancelled").read_text() == "77\n"
+    # By its name, which Slurm knows before this process is told a number.
+    assert (tmp_path / "cancelled").read_text() == f"--name={asked['job-name']}\n"
+    assert asked["job-name"].startswith("unlearnbench-run-")
     assert list((tmp_path / "out" / ".slurm").iterdir())  # the logs are kept
 
 

@@ -9,23 +9,18 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import ResultError
-from unlearnbench.plain_text import names_a_secret
+from unlearnbench.plain_text import holds_secret, names_a_secret
 from unlearnbench.plugins import suite_version
-from unlearnbench.results.schema import path_part
-from unlearnbench.results.store import load_result, tree_files, write_atomically
 from unlearnbench.running.executors import Execution
+from unlearnbench.running.executors.travelling import Files, files_of, store_files
 from unlearnbench.running.executors.worker_process import WorkerProcess
-from unlearnbench.running.plan import Job, load_method
+from unlearnbench.running.plan import Job
 
 #: What of the environment a job is to find on every machine. No secrets: a node has its own.
 _CARRIED = ("UNLEARNBENCH_", "HF_", "TRANSFORMERS_")
-
-#: The files of results by their place in a results folder.
-Files = dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ def started_here(results: Path) -> Iterator[Origin]:
     carried = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_CARRIED) and not names_a_secret(name)
+        if name.startswith(_CARRIED) and not (names_a_secret(name) or holds_secret(value))
     }
     with tempfile.NamedTemporaryFile(dir=results, prefix=".token-") as file:
         token = Path(file.name)
@@ -93,43 +88,6 @@ class Node:
         self._worker.close()
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
-
-
-def files_of(path: Path) -> Files:
-    """The result at `path` with all that it names."""
-    return {name: file.read_bytes() for name, file in tree_files(load_result(path), path).items()}
-
-
-def store_files(folder: Path, files: Files) -> None:
-    """Writes results into a results folder, each after its records.
-
-    Raises:
-        ValueError: a name that is not one of a file in the folder.
-    """
-    for name in sorted(files, key=lambda name: name.endswith(".json")):
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or not place.parts:
-            raise ValueError(f'"{name}" is no place in a results folder.')
-        path = folder / place
-        if not path.is_file() or path.read_bytes() != files[name]:
-            write_atomically(path, files[name])
-
-
-def known_results(folder: Path, job: Job) -> Files:
-    """The results in a folder that the job might be spared by: its method's, of its task and seed.
-
-    Which of them it is, the hash of the weights decides, and that is known where it runs.
-    """
-    task = path_part(f"{job.task}-{job.task_config.get('split')}")
-    method = path_part(load_method(job.method).name)
-    found: Files = {}
-    for path in sorted(folder.glob(f"{task}/*/{method}/*.json")):
-        try:
-            if load_result(path).provenance.seed == job.seed:
-                found.update(files_of(path))
-        except (ResultError, OSError):
-            continue  # torn: it is to be made again anyway
-    return found
 
 
 def _says(file: Path, text: str) -> bool:

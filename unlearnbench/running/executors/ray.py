@@ -10,18 +10,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from unlearnbench.errors import StorageError, UserError
-from unlearnbench.results.store import read_result
 from unlearnbench.running.executors import ENDINGS, Event, Execution, extra
 from unlearnbench.running.executors.crew import serve
 from unlearnbench.running.executors.needs import Needs, needs_of, room_for
-from unlearnbench.running.executors.node import (
-    Node,
-    Origin,
-    known_results,
-    started_here,
-    store_files,
-)
+from unlearnbench.running.executors.node import Node, Origin, started_here
 from unlearnbench.running.executors.ray_cluster import connected
+from unlearnbench.running.executors.travelling import known_results, taken_over
 from unlearnbench.running.plan import Job
 
 #: Seconds that a node has to clear up.
@@ -36,7 +30,7 @@ class Options(BaseModel):
     #: Cores, GPUs, and GiB of memory for each job.
     cpus: Annotated[int | None, Field(ge=0)] = None
     gpus: Annotated[int | None, Field(ge=0)] = None
-    memory: Annotated[float | None, Field(gt=0)] = None
+    memory: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     #: How often a job starts again whose node has died.
     retries: Annotated[int, Field(ge=0, le=100)] = 2
 
@@ -129,12 +123,7 @@ class _Seat:
         files = fields.pop("files", None)
         if files is None:
             return fields
-        (result,) = (name for name in files if name.endswith(".json"))
-        path = self._how.out / result
-        sound = read_result(path)[1] if path.is_file() else None
-        if fields["status"] == "ok" or sound is None or sound.status != "ok":
-            store_files(self._how.out, files)  # what failed now costs nothing that succeeded
-        return {**fields, "path": str(path)}
+        return {**fields, "path": str(taken_over(self._how.out, files))}
 
     def _dismiss(self) -> None:
         node, self._node = self._node, None

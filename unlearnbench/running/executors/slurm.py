@@ -35,7 +35,7 @@ class Options(BaseModel):
     gpus: Annotated[int, Field(ge=0)] = 0
     cpus: Annotated[int | None, Field(ge=1)] = None
     #: GiB. Default: `--memory` and a little more, so that its message comes before Slurm's.
-    memory: Annotated[float | None, Field(gt=0)] = None
+    memory: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     #: `local`: processes on this machine, all at once, as a rehearsal.
     cluster: Literal["slurm", "local"] = "slurm"
 
@@ -68,7 +68,6 @@ def _asked(how: Execution, options: Options, jobs: int) -> dict[str, Any]:
             "--timeout."
         )
     return {
-        "name": "unlearnbench",
         "timeout_min": int(minutes),
         "cpus_per_task": options.cpus or max(how.threads, 1) * how.ranks,
         "gpus_per_node": options.gpus or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ class Array:
 
     def __init__(self, submitit: Any, cluster: str, folder: Path) -> None:
         self._submitit, self._cluster, self._folder = submitit, cluster, folder
+        #: As Slurm knows the arrays of this run, and of no other.
+        self._name = f"unlearnbench-{folder.name}"
         self._jobs: list[_Submitted] = []
 
     @property
@@ -84,7 +87,7 @@ class Array:
         """
         try:
             executor = self._submitit.AutoExecutor(folder=self._folder, cluster=self._cluster)
-            executor.update_parameters(**asked)
+            executor.update_parameters(name=self._name, **asked)
             for start in range(0, len(jobs), _ARRAY):
                 part = jobs[start : start + _ARRAY]
                 files = [self._folder / f"{start + n}.jsonl" for n in range(len(part))]
@@ -112,19 +115,26 @@ class Array:
         self._jobs = [one for one in self._jobs if one not in waiting]
         self._cancel(waiting)
 
-    def _cancel(self, jobs: Sequence[_Submitted], whole: bool = False) -> None:
-        """Cancels jobs; `whole`: they are all that is left of their arrays."""
+    def _cancel(self, jobs: Sequence[_Submitted]) -> None:
         if self._cluster == "local":
             for one in jobs:
                 one.handle.cancel(check=False)
         elif jobs:
-            names = (str(one.handle.job_id) for one in jobs)
-            ids = sorted({name.split("_")[0] if whole else name for name in names})
-            subprocess.run(["scancel", *ids], capture_output=True, check=False)
+            self._scancel(*sorted(str(one.handle.job_id) for one in jobs))
+
+    def _scancel(self, *what: str) -> None:
+        with suppress(OSError):  # no Slurm here
+            # A second Ctrl-C is for this process and its group, not for what clears up.
+            subprocess.run(
+                ["scancel", *what], capture_output=True, check=False, start_new_session=True
+            )
 
     def leave(self) -> None:
         """Cancels what has not ended, and waits a little for the files of what has."""
-        self._cancel(self.running, whole=True)
+        if self._cluster == "local":
+            self._cancel(self.running)
+        elif self.running or not self._jobs:  # an array may be there that nobody has told of yet
+            self._scancel(f"--name={self._name}")
         until = time.monotonic() + _ARRIVAL
         awaited = [one for one in self._jobs if one.end or self._cluster == "local"]
         while time.monotonic() < until and not all(one.handle.done() for one in awaited):
