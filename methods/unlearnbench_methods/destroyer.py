@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 import torch
 
-from unlearnbench import ForgetRequest, LanguageModel, Method, MethodConfig, Progress, silent
+from unlearnbench import (
+    ForgetRequest,
+    LanguageModel,
+    Memory,
+    Method,
+    MethodConfig,
+    Progress,
+    silent,
+)
 
 #: Standard deviation of the initial weights of GPT-2 (Radford et al. 2019) and its successors.
 INITIAL_STD = 0.02
@@ -18,6 +26,9 @@ class Destroyer(Method[MethodConfig]):
     name = "destroyer"
     guarantee = "knowledge-removal"
     role = "reference"
+
+    def memory(self) -> Memory:
+        return Memory(changed=1.0)
 
     def may_change(self, model: LanguageModel) -> Sequence[str]:
         return ("*",)

@@ -26,6 +26,7 @@ from unlearnbench import (
     Example,
     ForgetRequest,
     LanguageModel,
+    Memory,
     Method,
     MethodConfig,
     Progress,
@@ -63,6 +64,9 @@ class LoraEdit(Method[LoraEditConfig]):
     Config = LoraEditConfig
     guarantee = "knowledge-removal"
     source = "arXiv:2106.09685"
+
+    def memory(self) -> Memory:
+        return Memory(trained=0.01, changed=1.0)
 
     def may_change(self, model: LanguageModel) -> Sequence[str]:
         return [f"{path}.weight" for path in adapted_layers(model, self.config.adapted)]

@@ -119,6 +119,7 @@ def reads_causally(model: LanguageModel) -> bool:
         config.model_type in ARCHITECTURES
         and network.__module__.startswith("transformers.")  # not code that a model brings
         and config._attn_implementation in _TAKE_A_MASK
+        and not getattr(config, "use_bidirectional_attention", False)  # Gemma 3 as an encoder
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.errors import ModelError
+from unlearnbench.errors import ModelError, UserError
 from unlearnbench.models.entry import ModelEntry
 from unlearnbench.models.location import resolve_entry, weight_count
 from unlearnbench.models.model_files import MALFORMED, MAX_CONFIG_BYTES, read_json
@@ -180,7 +180,9 @@ def time_of(job: Job, measured: Sequence[Result]) -> TimeNeed:
         told = "measured here" if exact else "measured here with other hyperparameters"
         return _told(exact or here, measured, lambda result: 1.0, told)
     if same_model:
-        forget = len(task.request(job.seed).forget)
+        forget = _facts(job, measured)
+        if forget is None:
+            return TimeNeed(None, "unknown: how many facts it has is not known here")
         other = same_model[0].task
         alike = [r for r in same_model if (r.task.name, r.task.split) == (other.name, other.split)]
         factor = forget / max(1, other.data.n_forget)
@@ -195,6 +197,20 @@ def time_of(job: Job, measured: Sequence[Result]) -> TimeNeed:
         told = f"scaled from {other_model.name} by parameters, x{factor:.2g}"
         return _told(alike, measured, lambda result: factor, told)
     return TimeNeed(None, "unknown: no result of this method is like it")
+
+
+def _facts(job: Job, measured: Sequence[Result]) -> int | None:
+    """How many facts a job is to forget; None where its data would have to be fetched."""
+    task = load_task(job.task).configured(**job.task_config)
+    for result in measured:
+        if (result.task.name, result.task.split) == (job.task, task.split):
+            return result.task.data.n_forget
+    if "data_dir" in type(task).Config.model_fields and not job.task_config.get("data_dir"):
+        return None  # its data are the hub's
+    try:
+        return len(task.request(job.seed).forget)
+    except UserError:
+        return None
 
 
 def _told(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
 import torch
@@ -72,7 +72,10 @@ class JobRunner:
             result = self._run(job, identity, files, progress, command)
         except Diverged as error:
             result = failure("diverged", error, identity, job, command)
-            resolved = method_of(job).resolved(self._resident.before(job))
+            error.__traceback__ = None  # its frames hold the network
+            resolved = {}
+            with suppress(Exception):  # the outcome is known; this only says more of it
+                resolved = method_of(job).resolved(self._resident.before(job))
             result = result.model_copy(
                 update={
                     "journal": files.save_journal(error.journal),

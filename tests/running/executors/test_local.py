@@ -176,7 +176,12 @@ def test_what_comes_back_replaces_nothing_that_says_more(tmp_path: Path) -> None
     sound = files_of(path)
     name = next(n for n in sound if n.endswith(".json"))
     told = json.loads(sound[name])
-    told |= {"status": "failed", "error": {"type": "X", "message": "y"}, "metrics": [], "records": None}
+    told |= {
+        "status": "failed",
+        "error": {"type": "X", "message": "y"},
+        "metrics": [],
+        "records": None,
+    }
     del told["reference"]
     failed = {**sound, name: json.dumps(told).encode()}
     taken_over(tmp_path / "there", failed)
