@@ -225,7 +225,7 @@ class ValueSearch:
 
         def keep(module: Any, inputs: Any, output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
-            seen.append(hidden[0, self._column].float().clone())
+            seen.append(hidden[0, self._column].float().clone().to(self._model.device))
 
         handle = self._model.modules.layer(self._layer).register_forward_hook(keep)
         try:

@@ -154,6 +154,7 @@ def insert(linear: torch.nn.Module, k: torch.Tensor, v: torch.Tensor, u: torch.T
     """
     W = weight_as_matrix(linear)
     bias = getattr(linear, "bias", None)
+    k, v, u = (t.to(exact(W).device) for t in (k, v, u))
     now = exact(W) @ k + (exact(bias) if bias is not None else 0.0)
     r = (v - now) / (k @ u)
     W += torch.outer(r, u).to(W.device, W.dtype)

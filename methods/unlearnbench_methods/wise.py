@@ -225,7 +225,7 @@ class SideSearch:
         values = torch.nn.functional.linear(self._inputs, memory)  # W' h [tokens, d]
         change = model.activation(values) - self._main
         d = self._mean @ torch.linalg.vector_norm(change, dim=-1)  # [rows + 1]
-        d_in, d_out = d[:-1], d[-1]
+        d_in, d_out = (part.to(model.device) for part in (d[:-1], d[-1]))
         hidden = self._upper.hidden(model.with_bias(values[: self._own]))
         logits = head_logits(model, hidden[self._row, self._column])  # [targets, vocab]
         logprobs = logits.gather(1, self._wanted[:, None])[:, 0] - logits.logsumexp(dim=1)

@@ -95,12 +95,11 @@ def test_what_the_down_projection_puts_out_is_added_to_the_residual_stream(model
 
 
 @architectures
-def test_the_head_reads_the_final_norm_of_the_last_layer(model_type):
-    # OPT-350m alone projects in between; final logits may be soft-capped.
-    more = {"word_embed_proj_dim": 32} if model_type == "opt" else {}
-    hf, modules = bound(model_type, **more)
+def test_the_head_reads_the_last_layer_after_norm_and_projection(model_type):
+    hf, modules = bound(model_type)
     with torch.no_grad():
-        made = modules.head()(modules.final_norm()(output_of(modules.layer(2), hf)))
+        made = modules.head()(modules.before_head(output_of(modules.layer(2), hf)))
+        # Final logits may be soft-capped.
         cap = getattr(hf.config, "final_logit_softcapping", None)
         made = torch.tanh(made / cap) * cap if cap else made
         torch.testing.assert_close(made, hf(input_ids=IDS).logits, atol=1e-4, rtol=1e-4)
@@ -161,6 +160,7 @@ def test_an_own_map_serves_an_architecture_without_one():
         {"final_norm": "norm"},
         {"embedding": "transformer.embedding"},
         {"head": "head"},
+        {"projection": "transformer.project_out"},
     ],
     ids=str,
 )

@@ -21,7 +21,8 @@ def state_at(
 ) -> torch.Tensor:
     """What enters or leaves `module` when `batch` goes through the network: [rows, tokens, width].
 
-    What comes after the module is not run; with gradients where the caller has them on.
+    What comes after the module is not run; with gradients where the caller has them on. It is given
+    where the ids are, whatever the module's own device.
 
     Args:
         model: the model whose network runs.
@@ -52,4 +53,4 @@ def state_at(
         handle.remove()
     (state,) = seen
     # OPT's MLP runs on [rows x tokens, width].
-    return state.reshape(*ids.shape, -1)
+    return state.reshape(*ids.shape, -1).to(ids.device)

@@ -151,7 +151,6 @@ def _lens_logits(
     format: PromptFormat | None,
 ) -> Iterator[torch.Tensor]:
     """For each prompt the layers' logits at the last token, float32 [layers, vocab]."""
-    norm = model.modules.final_norm()
     for start in range(0, len(prompts), _CHUNK):
         own = slice(start, start + _CHUNK)
         said = None if begun is None else begun[own]
@@ -159,7 +158,7 @@ def _lens_logits(
         for state in states:
             with torch.inference_mode():
                 final = state[:, -1].to(model.device, model.dtype)  # [layers, d]
-                logits = head_logits(model, norm(final))  # [layers, vocab]
+                logits = head_logits(model, model.modules.before_head(final))  # [layers, vocab]
             if logits.isnan().any():
                 raise Diverged(f"{model.name}: a layer's logits are no numbers.")
             yield logits

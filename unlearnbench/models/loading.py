@@ -17,6 +17,7 @@ from unlearnbench.models.language_model import SETTINGS_FILE, LanguageModel
 from unlearnbench.models.location import check_folder, resolve_entry
 from unlearnbench.models.model_files import MALFORMED, read_json
 from unlearnbench.models.module_map import MODULE_MAPS, ModuleMap
+from unlearnbench.models.placement import give_back
 from unlearnbench.models.prompt_formats import prompt_format as parse_format
 from unlearnbench.models.scoring import check_head
 from unlearnbench.models.skeleton import check_skeleton
@@ -125,6 +126,8 @@ def _read(
             **(spread_options() if device is None else {}),
             **options,
         )
+        if device is None:
+            give_back(hf)
         (hf if device is None else hf.to(device)).requires_grad_(False)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(f'model "{entry.name}" does not fit into memory ({error}).') from error

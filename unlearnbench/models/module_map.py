@@ -24,9 +24,11 @@ class ModuleMap:
         attention: the attention module, from a layer (`self_attn`).
         mlp_down: the MLP's down-projection, from a layer (`mlp.down_proj`).
         norms: the norms, from a layer, in the order in which they act.
-        final_norm: what stands between the last block and the head, from the model.
+        final_norm: what normalises the last block's output, from the model.
         embedding: the token embedding, from the model.
         head: what makes logits, from the model.
+        projection: a projection between the final norm and the head, from the model; empty where
+            the architecture has none. A path to None is none (all OPT models but the one of 350 M).
         mlp_into_residual: whether the MLP's output is added to the residual stream as it is (false
             where a norm follows it, as in Gemma 2 and 3), so that a change of it is a change of the
             block's output.
@@ -39,6 +41,7 @@ class ModuleMap:
     final_norm: str
     embedding: str
     head: str = "lm_head"
+    projection: str = ""
     mlp_into_residual: bool = True
 
     def bind(self, model: nn.Module, model_type: str) -> BoundModules:
@@ -63,7 +66,8 @@ class BoundModules:
         try:
             self.layers: nn.ModuleList = _get(model, paths.layers)
             needed = [f"{paths.layers}.{i}.{p}" for i in range(len(self.layers)) for p in in_layer]
-            for path in (*needed, paths.final_norm, paths.embedding, paths.head):
+            whole = (paths.final_norm, paths.embedding, paths.head, paths.projection)
+            for path in filter(None, (*needed, *whole)):
                 _get(model, path)
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise ModelError(
@@ -109,8 +113,14 @@ class BoundModules:
         return f"{self.paths.layers}.{self.checked(index)}.{self.paths.mlp_down}"
 
     def final_norm(self) -> Any:
-        """What stands between the last block and the head; the identity where nothing does."""
+        """What normalises the last block's output; the identity where nothing does."""
         return _get(self._model, self.paths.final_norm) or nn.Identity()
+
+    def before_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the head gets of the last block's output [..., d]: normalised, and projected."""
+        projection = self.paths.projection and _get(self._model, self.paths.projection)
+        normed: torch.Tensor = self.final_norm()(hidden)
+        return projection(normed) if projection else normed
 
     def embedding(self) -> Any:
         """The token embedding."""
@@ -226,6 +236,7 @@ MODULE_MAPS: dict[str, ModuleMap] = {
         norms=("self_attn_layer_norm", "final_layer_norm"),
         final_norm="model.decoder.final_layer_norm",
         embedding="model.decoder.embed_tokens",
+        projection="model.decoder.project_out",
     ),
 }
 

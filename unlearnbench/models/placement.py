@@ -35,6 +35,21 @@ def offloaded(hf: nn.Module) -> list[str]:
     return [name for name, parameter in hf.named_parameters() if parameter.is_meta]
 
 
+def give_back(hf: Any) -> None:
+    """Has the network without its head answer where its inputs are, as accelerate has the whole.
+
+    Its last block may be on another device; who picks states by index needs both on one.
+    """
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    base, skipped = hf.base_model, getattr(hf, "_skip_keys_device_placement", None)
+    if base is hf:  # accelerate has seen to it
+        return
+    # The cache (`skipped`) stays where its layers are.
+    hook = AlignDevicesHook(run_device(hf), io_same_device=True, skip_keys=skipped)
+    add_hook_to_module(base, hook, append=True)
+
+
 def weights(hf: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """As `named_parameters`, with the content of what is kept elsewhere, one at a time."""
     modules = dict(hf.named_modules())

@@ -288,8 +288,8 @@ def _forward(model: LanguageModel, rows: Sequence[Sequence[int]]) -> torch.Tenso
 
 
 def head_logits(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    """float32 logits [..., vocab] of hidden states after the final norm [..., d]."""
-    return _head(model, hidden).float()
+    """float32 logits [..., vocab] of what the head gets [..., d], on the same device."""
+    return _head(model, hidden).float().to(hidden.device)
 
 
 def _head(model: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -474,7 +474,7 @@ def hidden_states(
             for k, block in enumerate(blocks):
                 hooks.callback(block.register_forward_hook(keep(k)).remove)
             _forward(model, [ids[b] for b in batch])
-        stacked = torch.stack([outputs[k] for k in range(len(blocks))]).float().cpu()
+        stacked = torch.stack([outputs[k].float().cpu() for k in range(len(blocks))])
         if last:  # [layers, rows, d]
             return [stacked[:, r, None].clone() for r in rows]
         return [stacked[:, r, : len(ids[b])].clone() for r, b in enumerate(batch)]

@@ -97,7 +97,8 @@ def _measure(
     def look(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             size = inputs[0].shape[-1]
-            seen[layer] = inputs[0].reshape(*mask.shape, size)[mask.bool()]  # [real tokens, d]
+            real = mask.bool().to(inputs[0].device)
+            seen[layer] = inputs[0].reshape(*mask.shape, size)[real]  # [real tokens, d]
 
         return hook
 

@@ -38,4 +38,4 @@ class Growth:
     def _norms(self) -> torch.Tensor:
         """[layers], float32."""
         norms = [weight_as_matrix(linear).detach().float().norm() for linear in self._linears]
-        return torch.stack(norms)
+        return torch.stack([norm.to(norms[0].device) for norm in norms])

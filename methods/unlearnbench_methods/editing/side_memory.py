@@ -75,7 +75,8 @@ class SideMemoryModel(WrappedModel):
         memories = [tensors[f"memory.{i}"] for i in range(len(tensors) - 1)]
         if any(memory.shape != shape for memory in memories):
             raise ValueError(f"a side memory is not of the shape {tuple(shape)}.")
-        self.memories = [memory.to(self.device, copy=True) for memory in memories]
+        place = self.main.device
+        self.memories = [memory.to(place, copy=True) for memory in memories]
         self.distances = tensors["distances"].tolist()
 
     # --- routing ---------------------------------------------------------------------------------

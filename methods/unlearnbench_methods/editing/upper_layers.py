@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from unlearnbench import LanguageModel, UserError, state_at
+from unlearnbench import LanguageModel, UserError, state_at, weight_as_matrix
 
 
 @torch.no_grad()
@@ -23,14 +23,15 @@ def mlp_inputs(
     """The inputs of the down-projection at `layer` for every token of each row: [tokens, d_mlp].
 
     Each with its row's index, as they come: in batches of the model's budget, the longest first.
-    Without padding, in the model's dtype. The blocks above `layer` are not run.
+    Without padding, in the model's dtype, where W is. The blocks above `layer` are not run.
     """
     module = model.modules.mlp_down(layer)
 
     def step(batch: Sequence[int]) -> list[torch.Tensor]:
         lengths = [len(rows[i]) for i in batch]
         inputs = state_at(model, module, "input", **_padded(model, [rows[i] for i in batch]))
-        return [row[:length] for row, length in zip(inputs, lengths, strict=True)]
+        place = weight_as_matrix(module).device
+        return [row[:length].to(place) for row, length in zip(inputs, lengths, strict=True)]
 
     for batch in model.budget.batches([len(row) for row in rows]):
         yield from zip(batch, model.budget.run(batch, step), strict=True)
@@ -39,7 +40,7 @@ def mlp_inputs(
 class UpperLayers:
     """The rows' way from the down-projection at `layer` to the head.
 
-    `inputs` [tokens, d_mlp] are W's inputs at the rows' real tokens, row after row.
+    `inputs` [tokens, d_mlp] are W's inputs at the rows' real tokens, row after row, where W is.
 
     Raises:
         UserError: the architecture normalises the MLP's output before adding it.
@@ -75,9 +76,11 @@ class UpperLayers:
                 handle.remove()
         shape = (*self._real.shape, -1)
         self._as_tuple = isinstance(seen["block"], tuple)
-        self._block = seen["block"][0] if self._as_tuple else seen["block"]  # [rows, width, d]
-        self.inputs: torch.Tensor = seen["inputs"].reshape(shape)[self._real]
-        values = wide(seen["values"].reshape(shape)[self._real])
+        found = seen["block"][0] if self._as_tuple else seen["block"]
+        self._block = found.to(model.device)  # [rows, width, d]
+        inputs, made = (seen[name].reshape(shape) for name in ("inputs", "values"))
+        self.inputs: torch.Tensor = inputs[self._real.to(inputs.device)]
+        values = wide(made.to(model.device)[self._real])
         self._rest = wide(self._block[self._real]) - values  # all but the MLP: [tokens, d]
 
     def hidden(self, values: torch.Tensor) -> torch.Tensor:
@@ -85,7 +88,7 @@ class UpperLayers:
 
         `values` [tokens, d] take the place of the down-projection's outputs at the real tokens.
         """
-        edited = (self._rest + values).to(self._block.dtype)
+        edited = (self._rest + values.to(self._rest.device)).to(self._block.dtype)
         block = self._block.index_put((self._real,), edited)
         with _resumed_at(self._model, self._layer, (block,) if self._as_tuple else block):
             output = self._model.hf.base_model(**self._batch, use_cache=False)
@@ -116,6 +119,7 @@ def _padded(model: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, An
 def _resumed_at(model: LanguageModel, layer: int, output: Any) -> Iterator[None]:
     """Blocks below `layer` pass their input on, and block `layer` gives `output`."""
     blocks = [model.modules.layer(i) for i in range(layer + 1)]
+    own = [vars(block).get("forward") for block in blocks]  # accelerate's, which moves inputs
     as_tuple = isinstance(output, tuple)
 
     def passed(hidden_states: torch.Tensor, *others: Any, **options: Any) -> Any:
@@ -127,5 +131,7 @@ def _resumed_at(model: LanguageModel, layer: int, output: Any) -> Iterator[None]
         blocks[-1].forward = lambda *others, **options: output
         yield
     finally:
-        for block in blocks:
+        for block, forward in zip(blocks, own, strict=True):
             vars(block).pop("forward", None)
+            if forward is not None:
+                block.forward = forward

@@ -357,12 +357,12 @@ class _Above:
         with _Recorder(model, layer) as seen:
             states = run(slot, width)  # [rows, columns, d]
 
-        self._norm, self._calls, self._hidden = model.modules.final_norm(), seen.calls, seen.hidden
+        self._modules, self._calls, self._hidden = model.modules, seen.calls, seen.hidden
         reads = [(r, column) for r, row in enumerate(rows) for column in row.reads]
         self._row, self._column = torch.tensor(reads, device=device).T
 
         def at_subject(seen: torch.Tensor) -> torch.Tensor:
-            return seen.reshape(len(rows), width - slot, -1)[:, 0]
+            return seen.reshape(len(rows), width - slot, -1)[:, 0].to(device)
 
         #: At the subjects' last tokens: the MLP's keys [rows, d_mlp], its output and the block's
         #: [rows, d].
@@ -374,12 +374,12 @@ class _Above:
 
     def __call__(self, delta: torch.Tensor) -> torch.Tensor:
         """What the head gets where the loss reads [reads, d], for delta [rows, d]."""
-        first = self._hidden[:, 0] + delta.to(self._hidden.dtype)  # [rows, d]
+        first = self._hidden[:, 0] + delta.to(self._hidden)  # [rows, d]
         hidden = torch.cat([first[:, None], self._hidden[:, 1:]], dim=1)
         for block, args, kwargs in self._calls:
             hidden = _tensor(block(hidden, *args, **kwargs))
-        states: torch.Tensor = self._norm(hidden[self._row, self._column])
-        return states
+        states = self._modules.before_head(hidden.to(delta.device)[self._row, self._column])
+        return states.to(delta.device)
 
 
 class _Recorder:

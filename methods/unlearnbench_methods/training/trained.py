@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 import torch
 from peft import LoraModel
@@ -57,7 +58,7 @@ class Trained:
         model.hf.eval()
         self._checkpointed = config.gradient_checkpointing
         if self._checkpointed:
-            _checkpoint_gradients(model)
+            self._forwards = _checkpoint_gradients(model)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -85,7 +86,7 @@ class Trained:
                 "no parameter changed in training: the learning rate is too small to move them."
             )
         if self._checkpointed:
-            _keep_activations(model)
+            _keep_activations(model, self._forwards)
         if self._adapters is not None:
             model.hf = self._adapters.merge_and_unload()
         model.hf.requires_grad_(False).eval()
@@ -104,16 +105,23 @@ def _digest(parameter: Tensor) -> int:
     return int(parameter.detach().view(torch.int32).sum(dtype=torch.int64))
 
 
-def _checkpoint_gradients(model: LanguageModel) -> None:
+def _checkpoint_gradients(model: LanguageModel) -> list[Callable[..., Any] | None]:
     """Blocks keep only their inputs, and run again in the backward pass.
 
-    Hugging Face's own checkpointing works in training mode alone, where OPT's blocks draw dropout.
+    Returns each block's own `forward` (accelerate's, where it moves inputs between devices); None
+    where it has its class's. Hugging Face's own checkpointing works in training mode alone, where
+    OPT's blocks draw dropout.
     """
-    for block in model.modules.layers:
+    blocks = list(model.modules.layers)
+    own = [vars(block).get("forward") for block in blocks]
+    for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    return own
 
 
-def _keep_activations(model: LanguageModel) -> None:
-    """Undoes `_checkpoint_gradients`."""
-    for block in model.modules.layers:
-        del block.forward  # the instance's; its class has its own
+def _keep_activations(model: LanguageModel, own: Sequence[Callable[..., Any] | None]) -> None:
+    """Undoes `_checkpoint_gradients`, which returned `own`."""
+    for block, forward in zip(model.modules.layers, own, strict=True):
+        del block.forward
+        if forward is not None:
+            block.forward = forward
