@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from unlearnbench import UserError, cache_folder, cached_tensors, content_key
+from unlearnbench.cache import check_cache
+from unlearnbench.errors import StorageError
 
 MADE = {"a": torch.arange(6.0).reshape(2, 3)}
 
@@ -68,6 +70,14 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(
     monkeypatch.setenv("UNLEARNBENCH_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"is not writable .* the cache.*UNLEARNBENCH_CACHE"):
         cached_tensors("key", Maker(), room="r")
+    with pytest.raises(StorageError, match=r"^cache .*file.* is not writable .*UNLEARNBENCH_CACHE"):
+        check_cache()
+
+
+def test_a_cache_that_is_not_there_yet_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("UNLEARNBENCH_CACHE", str(tmp_path / "new" / "cache"))
+    check_cache()
+    assert list((tmp_path / "new" / "cache").iterdir()) == []
 
 
 def test_a_key_follows_the_content_and_not_its_order():

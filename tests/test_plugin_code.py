@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unlearnbench import plugin_code
-from unlearnbench.plugin_code import code_version, is_edited
+from unlearnbench.plugin_code import code_version, is_unpublished
 
 
 @pytest.fixture
@@ -35,25 +35,60 @@ def version(of: str = "0.1.0") -> str:
 
 def test_a_changed_line_is_another_version(package: Path):
     before = version()
-    assert is_edited(before)
+    assert is_unpublished(before)
     assert before.startswith("0.1.0+edited.")
     assert version() == before
     (package / "worked_in" / "method.py").write_text("LOSS = 2\n")
-    assert is_edited(version())
+    assert is_unpublished(version())
     assert version() != before
 
 
 def test_a_local_version_keeps_its_part(package: Path):
     assert version("0.1.0+cu12").startswith("0.1.0+cu12.edited.")
-    assert is_edited(version("0.1.0+cu12"))
-    assert not is_edited("0.1.0+cu12")
+    assert is_unpublished(version("0.1.0+cu12"))
+    assert not is_unpublished("0.1.0+cu12")
 
 
 def test_what_is_installed_as_it_is_has_its_version(package: Path):
-    for origin in ({"url": "https://example.org/x.whl", "archive_info": {}}, {"dir_info": {}}):
+    for origin in (
+        {"url": "https://example.org/x.whl", "archive_info": {}},
+        {"url": "https://example.org/x.git", "vcs_info": {"vcs": "git", "commit_id": "1a2b"}},
+        {"dir_info": {}},
+    ):
         (package / "worked_in-0.1.0.dist-info" / "direct_url.json").write_text(json.dumps(origin))
         assert version() == "0.1.0"
     (package / "worked_in-0.1.0.dist-info" / "direct_url.json").unlink()
+    assert version() == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"dir_info": {}},
+        {"archive_info": {}},
+        {"dir_info": {"editable": False}},
+        {"vcs_info": {"vcs": "git", "commit_id": "1a2b"}},
+    ],
+    ids=str,
+)
+def test_what_is_installed_from_ones_own_files_is_told_by_its_code(
+    package: Path, origin: dict[str, object]
+):
+    told = package / "worked_in-0.1.0.dist-info" / "direct_url.json"
+    told.write_text(json.dumps({"url": package.as_uri(), **origin}))
+    before = version()
+    assert before.startswith("0.1.0+local.")
+    assert is_unpublished(before)
+    (package / "worked_in" / "method.py").write_text("LOSS = 2\n")
+    assert version() != before
+
+
+def test_a_package_of_conda_was_built_elsewhere(package: Path):
+    room = package / "worked_in-0.1.0.dist-info"
+    (room / "direct_url.json").write_text(
+        json.dumps({"url": "file:///home/conda/feedstock_root/work", "dir_info": {}})
+    )
+    (room / "INSTALLER").write_text("conda\n")
     assert version() == "0.1.0"
 
 

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 
 from unlearnbench import locks
 from unlearnbench.errors import StorageError, StorageWarning
-from unlearnbench.results.store import write_atomically
+from unlearnbench.results.store import check_writable, write_atomically
 
 if TYPE_CHECKING:
     import torch
+
+
+_WAY_OUT = "choose another with the environment variable UNLEARNBENCH_CACHE."
 
 
 def cache_folder() -> Path:
@@ -38,8 +41,15 @@ def content_key(**parts: object) -> str:
 
 def locked(path: Path, patience: float = -1) -> AbstractContextManager[None]:
     """Holds a file of the cache for one process at a time; see `unlearnbench.locks.locked`."""
-    way_out = "Choose another with the environment variable UNLEARNBENCH_CACHE."
-    return locks.locked(path, patience=patience, way_out=f"It is the cache: {way_out}")
+    return locks.locked(path, patience=patience, way_out=f"It is the cache: {_WAY_OUT}")
+
+
+def check_cache() -> None:
+    """Raises StorageError, before any work is done, where nothing can be written into the cache.
+
+    A full disk is none of that: work goes on, and what it makes is not kept for others.
+    """
+    check_writable(cache_folder(), "cache", f"{_WAY_OUT[0].upper()}{_WAY_OUT[1:]}", least=0)
 
 
 def cached_tensors(

@@ -15,11 +15,11 @@ import glob
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from unlearnbench.errors import StorageError, StorageWarning
 
@@ -27,6 +27,15 @@ from unlearnbench.errors import StorageError, StorageWarning
 _POLL = 0.1
 #: How a file system says that it has no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+_told_of_waiting: Callable[[bool], None] | None = None
+
+
+def tell_of_waiting(listener: Callable[[bool], None] | None) -> None:
+    """Has `listener` told when this process begins to wait for another (True), and ends (False)."""
+    global _told_of_waiting
+    _told_of_waiting = listener
 
 
 class Busy(Exception):
@@ -53,15 +62,13 @@ def locked(
         StorageError: the folder cannot be written.
     """
     file = lock or path.with_suffix(".lock")
-    held = FileLock(file)
+    # Its own stand-in, the file itself, outlives who is killed.
+    held = FileLock(file, fallback_to_soft=False)
+    real = True
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=patience, poll_interval=_POLL)
-        # Without flock, filelock makes do with the file itself, which outlives who is killed.
-        real = not isinstance(held, SoftFileLock)
-        if not real:
-            held.release(force=True)
+        _acquire(held, patience)
     except Timeout:
         raise Busy(_holder(file)) from None
     except (OSError, NotImplementedError) as error:
@@ -87,6 +94,20 @@ def locked(
         yield
     finally:
         held.release()
+
+
+def _acquire(held: FileLock, patience: float) -> None:
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        if not patience:
+            raise
+        tell = _told_of_waiting or (lambda waits: None)
+        tell(True)
+        try:
+            held.acquire(timeout=patience, poll_interval=_POLL)
+        finally:
+            tell(False)
 
 
 def _holder(file: Path) -> str:

@@ -11,36 +11,40 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 #: A package that is larger than this is not read.
 MAX_PACKAGE_BYTES = 256 * 1024 * 1024
 
-#: Stands in the version of what ran from a folder that is worked in, before a hash of its code.
-EDITED = "edited"
+#: Stand in the version of what was installed from a folder that is worked in, and from another
+#: file or folder of this machine, before a hash of its code.
+EDITED, LOCAL = "edited", "local"
 
 
 def code_version(distribution: str, version: str, module: str) -> str:
     """The version of a plugin, as a result tells it.
 
-    A package that is installed for editing (`pip install -e`) changes while its version stays: a
-    hash of the package that `module` is in stands behind it, `0.1.0+edited.1a2b3c4d5e6f`. Of this
-    suite's own code the commit is told elsewhere.
+    A package that is installed for editing (`pip install -e`) changes while its version stays, and
+    what is installed from a folder (`pip install ./mine`) is whatever is in there: a hash of the
+    package that `module` is in stands behind it, `0.1.0+edited.1a2b3c4d5e6f`, `0.1.0+local.1a2...`.
+    Of this suite's own code the commit is told elsewhere.
     """
     if distribution == "unlearnbench":
         return version
     try:
-        if not _is_editable(importlib.metadata.distribution(distribution)):
-            return version
+        label = _label(importlib.metadata.distribution(distribution))
     except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
         return version
+    if label is None:
+        return version
     content = package_hash(module.partition(":")[0].split(".")[0].strip())
-    parts = [EDITED, *([content[:12]] if content else [])]
+    parts = [label, *([content[:12]] if content else [])]
     return f"{version}{'.' if '+' in version else '+'}{'.'.join(parts)}"
 
 
-def is_edited(version: str) -> bool:
-    """Whether `code_version` said so of a package that is installed for editing."""
-    return EDITED in version.partition("+")[2].split(".")
+def is_unpublished(version: str) -> bool:
+    """Whether `code_version` said that the code came from files of one's own."""
+    return not {EDITED, LOCAL}.isdisjoint(version.partition("+")[2].split("."))
 
 
 @lru_cache(maxsize=32)
@@ -62,11 +66,29 @@ def top_level(distribution: str) -> frozenset[str] | None:
     return frozenset(names) or None
 
 
+def _label(distribution: importlib.metadata.Distribution) -> str | None:
+    """What tells that a distribution came from this machine's files; None: it did not."""
+    if _is_editable(distribution):
+        return EDITED
+    # Conda leaves the folder in which its servers built a package.
+    of_conda = (distribution.read_text("INSTALLER") or "").strip() == "conda"
+    return (
+        LOCAL
+        if not of_conda and str(_origin(distribution).get("url")).startswith("file:")
+        else None
+    )
+
+
 def _is_editable(distribution: importlib.metadata.Distribution) -> bool:
-    """Whether it was installed as a folder that is worked in (direct_url.json, PEP 610)."""
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    folder = origin.get("dir_info") if isinstance(origin, dict) else None
+    """Whether it was installed as a folder that is worked in."""
+    folder = _origin(distribution).get("dir_info")
     return isinstance(folder, dict) and bool(folder.get("editable"))
+
+
+def _origin(distribution: importlib.metadata.Distribution) -> dict[str, Any]:
+    """Where it was installed from, if that was no index (direct_url.json, PEP 610)."""
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return origin if isinstance(origin, dict) else {}
 
 
 @lru_cache(maxsize=32)

@@ -75,6 +75,12 @@ class Utility(ABC, Generic[U]):
     def check(self) -> None:
         """Raises UserError where the utility cannot work here (a package is missing). Cheap."""
 
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Raises UserError for a task that there is not. Reads no data; by default all are known.
+
+        What it lets pass is told by `describe`, when each job begins.
+        """
+
     def backend(self) -> str:
         """Name and version of the program behind the scores; a new one may score differently."""
         return ""

@@ -94,6 +94,10 @@ class LmEval(Utility[LmEvalConfig]):
         if folder is not None and not folder.is_dir():
             raise UserError(f'lm-eval.include_path: there is no folder "{folder}".')
 
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        for task in tasks:
+            _manager(self.config.include_path, task)
+
     def backend(self) -> str:
         return f"lm_eval {importlib.metadata.version('lm_eval')}"
 

@@ -104,6 +104,15 @@ def test_a_folder_without_a_model_is_named_before_anything_runs(tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_notes_that_no_oracle_is_known() -> None:
+    asked = ("--method", "none", "--model", "nano", "--dry-run")
+    note = "note: no retrained oracle is known for nano:forget05, nano: forget quality is left out."
+    shown = _call(*asked, "--task", "nano:forget05,nano:forget10").output.splitlines()
+    assert [line for line in shown if line.startswith("note")] == [shown[-2]]
+    assert shown[-2].startswith(note)
+    assert "note" not in _call(*asked, "--task", "nano:forget10").output
+
+
 def test_a_truncated_weights_file_is_named_before_anything_runs(tmp_path: Path) -> None:
     tiny.language_model(layers=1).save(tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"

@@ -2,7 +2,8 @@
 
 Fences of one page share a folder and, in Python, their names. What a fence is decides what is done:
 
-* `python` is executed; `sh` is run by bash, with this environment's programs first;
+* `python` is executed, and a test that it defines is called; `sh` is run by bash,
+  with this environment's programs first;
 * `text` right behind one of these is its output, where `...` stands for anything;
 * `yaml` is a plan, and is planned; `toml` and `json` are parsed;
 * a fence with `title="FILE"` is written to that file, before anything else is done with it (Python
@@ -160,8 +161,12 @@ class Page:
     def _python(self, example: Example) -> str:
         # As many lines before it as on the page: a traceback then names the page's own line.
         code = compile("\n" * example.line + example.text, self.name, "exec")
+        before = dict(self.names)
         with contextlib.redirect_stdout(io.StringIO()) as said:
             exec(code, self.names)
+            for name, value in list(self.names.items()):
+                if name.startswith("test_") and before.get(name) is not value:
+                    value()
         return said.getvalue()
 
     def _shell(self, text: str) -> str:

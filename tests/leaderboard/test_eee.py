@@ -309,7 +309,7 @@ def test_broken_files_are_left_out_one_line_each(tmp_path):
     done = CliRunner().invoke(cli, ["export", str(tmp_path), "--out", str(tmp_path / "eee")])
     assert done.exit_code == 0
     assert done.stderr.startswith("left out: torn.json")
-    assert "1 records in" in done.stdout
+    assert "1 record in" in done.stdout
 
 
 def test_nothing_else_is_a_format(tmp_path):

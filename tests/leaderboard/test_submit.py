@@ -130,6 +130,11 @@ def installed_for_editing(document: dict[str, Any]) -> None:
     document["method"]["distribution_version"] = "0.1.0+edited.0123456789ab"
 
 
+def installed_from_a_folder(document: dict[str, Any]) -> None:
+    document["method"]["distribution"] = "theirs"
+    document["method"]["distribution_version"] = "0.1.0+local.0123456789ab"
+
+
 def flagged_as_an_experiment(document: dict[str, Any]) -> None:
     document["method"]["flags"] = ["experiment: a local file, not a plugin"]
 
@@ -158,7 +163,8 @@ def of_commit(ending: str) -> Callable[[dict[str, Any]], None]:
     [
         (number_changed, "and the records give"),
         (from_a_file, "its method is a local file"),
-        (installed_for_editing, "its method's package theirs was installed for editing"),
+        (installed_for_editing, "its method's package theirs was installed from a folder"),
+        (installed_from_a_folder, "its method's package theirs was installed from a folder"),
         (flagged_as_an_experiment, "its method is a local file"),
         (of_commit("-modified"), "not that of commit a1b2c3d4a1b2 (files were changed)"),
         (of_commit("-unknown"), "not that of commit a1b2c3d4a1b2 (git could not tell"),

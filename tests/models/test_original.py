@@ -173,11 +173,7 @@ def test_without_free_memory_no_copy_is_kept(folder: Path, monkeypatch: pytest.M
     model = load_model(folder)
     original = Original(model)
     size = sum(p.numel() * p.element_size() for p in model.hf.parameters())
-
-    class Memory:
-        available = 2 * size - 2
-
-    monkeypatch.setattr("unlearnbench.models.original.psutil.virtual_memory", Memory)
+    monkeypatch.setattr("unlearnbench.models.original.free_memory", lambda: 2 * size - 2)
     original.keep(["*"])
     with torch.no_grad():
         next(model.hf.parameters()).add_(1)

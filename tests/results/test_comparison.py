@@ -494,6 +494,14 @@ def test_a_folder_of_several_configurations_is_refused_with_their_names(tmp_path
     assert "2 configurations" not in refusal(one, one)
 
 
+def test_that_there_are_several_is_told_before_what_came_to_nothing(tmp_path: Path):
+    b = handmade.outcome(tmp_path, "rome", forget=LOW)
+    one = handmade.outcome(tmp_path, "npo", forget=LOW)
+    failed = handmade.failed(status="failed", error=ErrorBlock(type="ValueError", message="no."))
+    unlearnbench.ResultStore(one.parents[3]).save(failed)
+    assert "configurations in" in refusal(one.parents[3], b)
+
+
 def test_numbers_that_do_not_follow_from_the_records_are_refused(tmp_path: Path):
     a = handmade.outcome(tmp_path, "npo", forget=HIGH)
     b = handmade.outcome(tmp_path, "rome", forget=LOW)

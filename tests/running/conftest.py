@@ -11,7 +11,8 @@ from tests import tiny
 METHODS = '''
 import os, signal, time
 import torch
-from unlearnbench import Diverged, Method, MethodConfig, Record, silent
+from unlearnbench import cache_folder, Diverged, Method, MethodConfig, Record, silent
+from unlearnbench.cache import locked
 
 
 class Slow(Method):
@@ -27,6 +28,18 @@ class Slow(Method):
 
 class SlowToo(Slow):
     name = "slow-too"
+
+
+class Waits(Method):
+    """Needs what lies at a place of the cache, which another process may hold."""
+
+    name = "waits"
+    stochastic = False
+
+    def unlearn(self, model, request, progress=silent):
+        progress(0, 1, "waits")
+        with locked(cache_folder() / "shared"):
+            return model
 
 
 class Raises(Method):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -56,15 +57,33 @@ def test_settings_reach_their_method_and_win_over_the_plans() -> None:
         ([], ["nano"], [0], "nothing to run: no --method"),
         (["rome"], ["nano"], [], "nothing to run: no --seed"),
         (["gone.py:Gone"], ["nano"], [0], 'method file "gone.py" does not exist'),
+        (["none"], ["mine.py:Mine"], [0], 'task "mine.py": only a method runs from a file'),
+        (["none"], ["nano"], ["a"], "seed a is none: seeds are whole numbers from 0"),
+        (["none"], ["nano"], [1.5], "seed 1.5 is none"),
+        (["none"], ["nano"], [True], "seed True is none"),
     ],
 )
 def test_a_wrong_plan_is_one_clear_line(
-    methods: list[str], tasks: list[str], seeds: list[int], message: str
+    methods: list[str], tasks: list[str], seeds: list[Any], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
         plan_jobs(methods, tasks, ["nano"], seeds)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_one_thing_is_a_list_of_one() -> None:
+    one = plan_jobs("none", "nano", "nano", 0, probes="relearn")
+    assert one == plan_jobs(["none"], ["nano"], ["nano"], [0], probes=["relearn"])
+    named = plan_jobs({"rome": {"steps": 3}}, {"nano": {"split": "forget05"}}, {"nano": {}}, (0,))
+    assert [(j.config, j.task_config["split"]) for j in named] == [({"steps": 3}, "forget05")]
+
+
+def test_a_wrong_prompt_format_is_told_before_anything_runs() -> None:
+    with pytest.raises(UserError, match='prompt format "bogus" is not known: chat, plain, raw'):
+        plan_jobs(["none"], ["nano"], [{"nano": {"prompt_format": "bogus"}}], [0])
+    (job,) = plan_jobs("none", "nano", {"nano": {"prompt_format": "Q: {question}\nA: {answer}"}}, 0)
+    assert job.model.prompt_format == "Q: {question}\nA: {answer}"
 
 
 def test_settings_for_a_method_outside_the_run_are_an_error() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ import pytest
 import unlearnbench
 from tests import handmade, tiny
 from unlearnbench import cache_folder, load_records
+from unlearnbench.cache import locked
 from unlearnbench.results.store import load_result, result_files
 from unlearnbench.results.verification import verify
-from unlearnbench.running import Job, Outcome, plan_jobs, run_jobs
+from unlearnbench.running import Event, Job, Outcome, plan_jobs, run_jobs
 from unlearnbench.running.identity import Identity
 from unlearnbench.running.job import JobRunner, failure
 from unlearnbench.running.plan import ModelSpec
 
+PATIENCE = 60
 TASK = {"nano": {"split": "forget05", "max_new_tokens": 4}}
 
 
@@ -175,6 +178,29 @@ def test_a_job_over_its_time_ends_as_timeout(pair: Path, methods: Path, tmp_path
     assert [o.status for o in outcomes] == ["timeout", "ok"]
     assert outcomes[0].path is not None
     assert load_result(outcomes[0].path).status == "timeout"
+
+
+def test_waiting_for_what_another_process_makes_is_not_the_jobs_time(
+    pair: Path, methods: Path, tmp_path: Path
+) -> None:
+    _run(["none"], pair, tmp_path)
+    arrived, limit = threading.Event(), 6.0
+
+    def hold() -> None:
+        with locked(cache_folder() / "shared"):
+            arrived.wait(PATIENCE)
+            time.sleep(limit + 1)
+
+    def seen(event: Event) -> None:
+        if event.fields.get("note") == "waits":
+            arrived.set()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    (outcome,) = _run([f"{methods}:Waits"], pair, tmp_path, timeout=limit, on_event=seen)
+    holder.join()
+    assert arrived.is_set()
+    assert outcome.status == "ok", outcome.message
 
 
 def test_caches_follow_the_weights_and_not_the_folder(pair: Path, tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ class Quiz(Utility):
     version = "3"
     Config = QuizConfig
 
+    def check_tasks(self, tasks):
+        if "?" in tasks:
+            raise UserError(f"of {tasks}, one is no quiz at all.")
+
     def describe(self, tasks):
         for task in tasks:
             if len(task) != 1:
@@ -289,6 +293,7 @@ def test_a_sweep_tunes_without_utilities(site: Site, pair: Path) -> None:
         (["quiz:a"], {"quiz": {"items": 0}}, "quiz.items = 0"),
         ([], {"quiz": {"items": 3}}, 'no method, task, utility or probe "quiz" is in this run'),
         ([{"quiz:a": {"items": 2}}, "quiz:b"], {}, "two sets of options"),
+        (["quiz:b", "quiz:?"], {}, "of ['?', 'b'], one is no quiz at all"),
     ],
 )
 def test_a_wrong_utility_is_told_before_anything_runs(

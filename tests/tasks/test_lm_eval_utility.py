@@ -391,6 +391,9 @@ def test_an_unknown_task_is_told_with_the_nearest(
     monkeypatch.setattr(lm_eval_utility, "_index", lambda include_path, with_its_own: small)
     with pytest.raises(UserError, match=r'no lm-eval task is called "made_up_wmpd".*made_up_wmdp'):
         _utility(folder).describe(["made_up_wmpd"])
+    with pytest.raises(UserError, match=r'no lm-eval task is called "made_up_wmpd".*made_up_wmdp'):
+        _utility(folder).check_tasks(["made_up_wmdp", "made_up_wmpd"])
+    _utility(folder).check_tasks(["made_up_wmdp"])
 
 
 def test_a_missing_package_is_told_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

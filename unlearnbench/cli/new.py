@@ -34,6 +34,9 @@ def command(kind: str, name: str, out: Path) -> None:
         if path.is_file():
             click.echo(click.format_filename(path))
     shown = shlex.quote(os.path.normpath(folder))
-    steps = [f"pip install -e {shown}", f"python -m pytest {shown}"]
-    steps.append(f"unlearnbench check {name}")
+    steps = [
+        f"pip install -e {shlex.quote(f'{os.path.normpath(folder)}[dev]')}",
+        f"python -m pytest {shown}",
+        f"unlearnbench check {name}",
+    ]
     click.echo("\n  ".join(["\nNext:", *steps]))

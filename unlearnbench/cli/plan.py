@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearnbench.cli.run import seeds_of
-from unlearnbench.cli.study import list_jobs, study_of, study_options
+from unlearnbench.cli.study import list_jobs, missing_oracles, study_of, study_options
 
 if TYPE_CHECKING:
     from unlearnbench.running.estimate import Estimate
@@ -41,7 +41,7 @@ def command(seeds: tuple[str, ...], out: Path, estimate: bool, **given: Any) -> 
     study = study_of(**given)
     jobs = study.jobs(seeds_of(seeds) or study.seeds)
     if not estimate:
-        list_jobs(jobs)
+        list_jobs(jobs, missing_oracles(jobs))
         return
     from unlearnbench.running.estimate import estimates
 

@@ -11,6 +11,7 @@ import click
 from unlearnbench.cli.study import (
     execution_options,
     how_of,
+    missing_oracles,
     names,
     out_option,
     show_jobs,
@@ -45,7 +46,7 @@ def command(
     study = study_of(**given)
     jobs = how.part(study.jobs(seeds_of(seeds) or study.seeds))
     if how.dry_run:
-        show_jobs(jobs, how)
+        show_jobs(jobs, how, missing_oracles(jobs))
         return
     from unlearnbench.cli.run_display import run_and_show
 

@@ -13,7 +13,7 @@ import click
 from unlearnbench.cli.interruption import going_on
 from unlearnbench.cli.output import dispensable_output
 from unlearnbench.cli.progress import Display, display
-from unlearnbench.cli.study import How
+from unlearnbench.cli.study import How, missing_oracle
 from unlearnbench.errors import UserError, counted
 from unlearnbench.results import load_result
 from unlearnbench.running import Event, Job, Outcome, run_jobs
@@ -113,10 +113,7 @@ class _Seen:
         name = f"{event.fields['task']['name']}:{event.fields['task']['split']}, {model['name']}"
         if model["retain_model"] is None and name not in self._warned:
             self._warned.add(name)
-            shown.line(
-                f"note: no retrained oracle is known for {name}: forget quality is left out. "
-                "Give one with --retain-model, or train a pair (unlearnbench reference train)."
-            )
+            shown.line(missing_oracle(name))
 
 
 def _failed_probes(outcomes: Sequence[Outcome]) -> Counter[str]:

@@ -348,23 +348,45 @@ def _is_in_a_file(spec: str) -> bool:
     return named and os.path.isfile(file_of(spec).expanduser())
 
 
-def show_jobs(jobs: Sequence[Job], how: How) -> None:
+def show_jobs(jobs: Sequence[Job], how: How, notes: Sequence[str] = ()) -> None:
     """What `--dry-run` shows; what a run would refuse is refused here."""
     from unlearnbench.running.executors import check_executor
     from unlearnbench.running.plan import check_ranks
 
     check_ranks(jobs, how.arguments["ranks"])
     check_executor(how.arguments["executor"], how.arguments["executor_options"])
-    list_jobs(jobs)
+    list_jobs(jobs, notes)
 
 
-def list_jobs(jobs: Sequence[Job]) -> None:
-    """A line for each job, and how many there are."""
-    for job in jobs:
-        click.echo(job.title)
+def list_jobs(jobs: Sequence[Job], notes: Sequence[str] = ()) -> None:
+    """A line for each job, the notes, and how many jobs there are."""
+    for line in (*(job.title for job in jobs), *notes):
+        click.echo(line)
     from unlearnbench.errors import counted
 
     click.echo(f"{counted(len(jobs), 'job')}; nothing was run.")
+
+
+def missing_oracles(jobs: Sequence[Job]) -> list[str]:
+    """A note about each task and model for which no retrained oracle is known."""
+    from unlearnbench.models import resolve_entry
+    from unlearnbench.running.plan import load_task
+
+    found = set()
+    for job in jobs:
+        entry = resolve_entry(job.model.name)
+        task = load_task(job.task).configured(**job.task_config)
+        if not (job.model.retain_model or task.oracle_location(entry)):
+            found.add(f"{job.task}:{task.split}, {job.model.label or entry.name}")
+    return [missing_oracle(name) for name in sorted(found)]
+
+
+def missing_oracle(name: str) -> str:
+    """The note about a task and a model for which no retrained oracle is known."""
+    return (
+        f"note: no retrained oracle is known for {name}: forget quality is left out. "
+        "Give one with --retain-model, or train a pair (unlearnbench reference train)."
+    )
 
 
 def with_options(spec: Any, /, **options: Any) -> Any:

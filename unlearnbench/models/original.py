@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 
+from unlearnbench.memory import free_memory
 from unlearnbench.models.fingerprint import parameter_digests, quick_hash
 from unlearnbench.models.language_model import LanguageModel, tokenizer_state
 
@@ -69,7 +69,7 @@ class Original:
             if name not in self._kept and any(fnmatch.fnmatchcase(name, p) for p in patterns)
         }
         needed = sum(p.numel() * p.element_size() for p in wanted.values())
-        if needed <= _SHARE * psutil.virtual_memory().available:
+        if needed <= _SHARE * free_memory():
             self._kept |= {name: _copied(parameter) for name, parameter in wanted.items()}
 
     def again(self) -> LanguageModel | None:

@@ -150,6 +150,7 @@ def prompt_format(spec: str | None, tokenizer: Any, *, system: str | None = None
         UserError: `chat` is asked of a tokenizer without a template, or `spec` is neither a name
             nor a template.
     """
+    check_prompt_format(spec)
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if spec is None:
         return ChatFormat(system) if has_template else PlainFormat()
@@ -161,12 +162,19 @@ def prompt_format(spec: str | None, tokenizer: Any, *, system: str | None = None
         return PlainFormat()
     if spec == "raw":
         return RawFormat()
-    if "{question}" in spec:
-        return PlainFormat(template=spec)
-    raise UserError(
-        f'prompt format "{spec}" is not known: chat, plain, raw, or a template such as '
-        '"Q: {question}\\nA: {answer}".'
-    )
+    return PlainFormat(template=spec)
+
+
+def check_prompt_format(spec: str | None) -> None:
+    """Raises UserError for what `prompt_format` would refuse of any model."""
+    if spec in (None, "chat", "raw", "plain"):
+        return
+    if "{question}" not in str(spec):
+        raise UserError(
+            f'prompt format "{spec}" is not known: chat, plain, raw, or a template such as '
+            '"Q: {question}\\nA: {answer}".'
+        )
+    PlainFormat(template=str(spec))
 
 
 def format_settings(format: PromptFormat) -> dict[str, str]:

@@ -95,12 +95,14 @@ def read_outcome(where: Where, *, seeds: bool = False) -> Outcome:
         ResultError: nothing is there, a file is no sound result or its job came to nothing, or
             there is more than one configuration.
     """
-    runs = [_finished(path) for path in _files(where, seeds)]
+    runs = [RunFile(_sound(path), path) for path in _files(where, seeds)]
     configurations: dict[str, list[RunFile]] = {}
     for run in runs:
         configurations.setdefault(configuration_key(run.result), []).append(run)
     if len(configurations) > 1:
         raise ResultError(_several(where, list(configurations.values())))
+    for run in runs:
+        _refuse_unfinished(run)
     newest, older = one_run_a_seed(runs)
     return Outcome(newest, older)
 
@@ -225,14 +227,13 @@ def _sound(path: Path) -> Result:
     return result
 
 
-def _finished(path: Path) -> RunFile:
-    result = _sound(path)
+def _refuse_unfinished(run: RunFile) -> None:
+    result = run.result
     if result.status != "ok":
         message = f" ({result.error.message.rstrip('.')})" if result.error else ""
         raise ResultError(
-            plain_line(f"{path}: the job ended as {result.status}{message}: it has no metrics.")
+            plain_line(f"{run.path}: the job ended as {result.status}{message}: it has no metrics.")
         )
-    return RunFile(result, path)
 
 
 def _several(where: Where, groups: Sequence[Sequence[RunFile]]) -> str:

@@ -92,7 +92,7 @@ def code_hash(result: Result) -> tuple[str, ...]:
     method = result.method
     if method.distribution == LOCAL_FILE:
         return (method.distribution_version,)
-    return (method.distribution_version.rpartition(".")[2],) if method.is_edited else ()
+    return (method.distribution_version.rpartition(".")[2],) if method.is_unpublished else ()
 
 
 def one_run_a_seed(runs: Iterable[R]) -> tuple[tuple[R, ...], tuple[R, ...]]:

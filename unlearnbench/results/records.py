@@ -99,13 +99,13 @@ def score_means(records: Iterable[Record]) -> dict[str, float]:
     return {name: math.fsum(values) / len(values) for name, values in sorted(columns.items())}
 
 
-def load_records(path: Path) -> list[Record]:
+def load_records(path: Path | str) -> list[Record]:
     """The records of a file.
 
     Raises:
         ResultError: the file is missing, torn, too large or malformed (with the line).
     """
-    return parse_records(read_packed(path), path.name)
+    return parse_records(read_packed(Path(path)), Path(path).name)
 
 
 def read_packed(path: Path) -> bytes:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from unlearnbench.plugin_code import is_edited
+from unlearnbench.plugin_code import is_unpublished
 
 #: Semantic version of the schema. Minor: fields added. Major: the meaning of a field changed.
 SCHEMA_VERSION = "1.5.0"
@@ -87,7 +87,7 @@ class MethodBlock(Block):
     distribution_version: Text = Field(
         default="",
         description="of the package that registered it, with a hash of its code where it was "
-        "installed for editing; of a local file its hash",
+        "installed from files of one's own; of a local file its hash",
     )
     config: JsonObject = Field(description="Every hyperparameter, defaults included.")
     resolved: JsonObject = Field(
@@ -110,9 +110,9 @@ class MethodBlock(Block):
     )
 
     @property
-    def is_edited(self) -> bool:
-        """Whether it ran from a package installed for editing, whose code no version names."""
-        return is_edited(self.distribution_version)
+    def is_unpublished(self) -> bool:
+        """Whether its package was installed from files of one's own, which no version names."""
+        return is_unpublished(self.distribution_version)
 
 
 class DataBlock(Block):

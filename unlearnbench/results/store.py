@@ -30,6 +30,18 @@ _WAY_OUT = "Choose another with --out."
 MAX_FAULTS = 100
 
 
+def check_writable(folder: Path, what: str, way_out: str, least: int = _LEAST_ROOM) -> None:
+    """Raises StorageError where `least` bytes cannot be written into a folder, which is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-") as probe:
+            probe.write(bytes(least))  # a full disk takes an empty file
+            probe.flush()
+    except OSError as error:
+        told = f'{what} "{folder}" is not writable ({error.strerror}). {way_out}'
+        raise StorageError(told) from error
+
+
 class ResultStore:
     """A folder of result files: `<task>/<model>/<method>/<run_id>.json` and their records.
 
@@ -42,15 +54,7 @@ class ResultStore:
 
     def check_writable(self) -> None:
         """Raises StorageError, before any work is done, where a result could not be saved."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".writable-") as probe:
-                probe.write(bytes(_LEAST_ROOM))  # a full disk takes an empty file
-                probe.flush()
-        except OSError as error:
-            raise StorageError(
-                f'results folder "{self.folder}" is not writable ({error.strerror}). {_WAY_OUT}'
-            ) from error
+        check_writable(self.folder, "results folder", _WAY_OUT)
 
     @contextmanager
     def held(self, relative_folder: str, run_id: str, patience: float = -1) -> Iterator[None]:
@@ -224,15 +228,15 @@ def result_files(
                 refused(path, "a link" if path.is_symlink() else "not a file")
 
 
-def load_result(path: Path) -> Result:
+def load_result(path: Path | str) -> Result:
     """One result file.
 
     Raises:
         ResultError: unreadable, too large, not JSON, or not of the schema (first fault).
     """
-    faults, result = read_result(path)
+    faults, result = read_result(Path(path))
     if result is None:
-        raise ResultError(f"{path.name}: {faults[0]}")
+        raise ResultError(f"{Path(path).name}: {faults[0]}")
     return result
 
 

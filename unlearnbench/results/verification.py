@@ -44,8 +44,9 @@ _REMEMBERED_BYTES = 4 * 1024 * 1024
 TOLERANCE = 1e-6
 
 
-def verify(path: Path) -> list[str]:
+def verify(path: Path | str) -> list[str]:
     """Every fault of a result file, each with its field; empty where there is none."""
+    path = Path(path)
     faults, result = read_result(path)
     if result is None:
         return faults

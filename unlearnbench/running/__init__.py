@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unlearnbench.cache import check_cache
 from unlearnbench.errors import StorageError, UserError, counted
 from unlearnbench.locks import Busy
 from unlearnbench.results.schema import Result, result_folder
@@ -137,11 +138,16 @@ def run_jobs(
     """
     refuse_launcher()
     check_ranks(jobs, ranks)
+    counts = {"workers": (workers, 1), "ranks": (ranks, 1), "threads": (threads, 0)}
+    for name, (count, least) in counts.items():
+        if count is not None and (not isinstance(count, int) or count < least):
+            raise UserError(f"{name} = {count} is no number of them: give {least} or more.")
     for name, limit in (("timeout", timeout), ("memory", memory)):
         if limit is not None and not 0 < limit < math.inf:
             raise UserError(f"{name} = {limit} is no limit: give a number above 0, or none.")
     store = ResultStore(out)
     store.check_writable()
+    check_cache()
     outcomes: dict[int, Outcome] = {}
     index = {id(job): i for i, job in enumerate(jobs)}
 

@@ -15,6 +15,7 @@ from unlearnbench.experiment import is_experiment, load_from_file, short
 from unlearnbench.method import Method, target_fault
 from unlearnbench.models import check_folder, resolve_entry
 from unlearnbench.models.devices import check_device_name
+from unlearnbench.models.prompt_formats import check_prompt_format
 from unlearnbench.plain_text import holds_secret
 from unlearnbench.probe import Probe
 from unlearnbench.results.schema import MAX_REQUESTS, TuningBlock
@@ -116,6 +117,9 @@ def plan_jobs(
         UserError: an unknown name, option or value, or data that cannot be read; nothing has run
             then.
     """
+    methods, tasks, models = map(_listed, (methods, tasks, models))
+    utilities, probes = map(_listed, (utilities, probes))
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     settings = settings or {}
     named = [_split_spec(m) for m in methods]
     used = {setting_name(name) for name, _ in named}
@@ -134,7 +138,8 @@ def plan_jobs(
         if not given:
             raise UserError(f"nothing to run: no --{word}, and no --suite or --plan that has one.")
     for seed in seeds:
-        if not 0 <= seed <= MAX_SEED:
+        whole = isinstance(seed, int) and not isinstance(seed, bool)
+        if not whole or not 0 <= seed <= MAX_SEED:
             raise UserError(f"seed {seed} is none: seeds are whole numbers from 0 to {MAX_SEED}.")
     if not 1 <= requests <= MAX_REQUESTS:
         raise UserError(f"{requests} requests: a forget set comes in 1 to {MAX_REQUESTS}.")
@@ -258,6 +263,11 @@ def standard_probes() -> list[str]:
 
 
 def _loaded(kind: str, name: str, base: type) -> type[Any]:
+    if kind != "method" and name.endswith(".py"):
+        raise UserError(
+            f'{kind} "{name}": only a method runs from a file, a {kind} from a package that '
+            f"registers it as an entry point."
+        )
     loaded = plugins.load(kind, name)
     fault = plugins.class_fault(loaded, kind, base)
     if fault:
@@ -288,10 +298,18 @@ def _content(method: str, config: Mapping[str, Any]) -> str:
 def _check_model(spec: ModelSpec) -> None:
     """Raises UserError for a model that cannot be read; hub ids are left to the loading itself."""
     check_device_name(spec.device)
+    check_prompt_format(spec.prompt_format)
     for name in filter(None, (spec.name, spec.retain_model)):
         folder = Path(resolve_entry(name).location)
         if folder.is_dir():
             check_folder(folder, spec.dtype, spec.allow_pickle)
+
+
+def _listed(
+    given: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+) -> Sequence[str | Mapping[str, Any]]:
+    """One thing is a list of one: a text would be taken apart into its letters."""
+    return [given] if isinstance(given, str | Mapping) else given
 
 
 def _split_spec(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -340,6 +358,8 @@ def _utilities(
     for name, options in given.items():
         utility = load_utility(name).configured(**{**options, **settings.get(name, {})})
         utility.check()
+        asked = (split.partition(":") for split in sorted(wanted))
+        utility.check_tasks([task for own, _, task in asked if own == name])
         # Folders as absolute paths, since workers may stand elsewhere.
         given[name] = {
             key: str(value.expanduser().absolute()) if isinstance(value, Path) else value

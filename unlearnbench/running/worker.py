@@ -2,7 +2,7 @@
 
 It is a process of its own so that a job that is killed (out of memory, a crash in native code, a
 time limit) costs that job and nothing else. Run as `python -m unlearnbench.running.worker OUT
-THREADS NUMBER RANKS`.
+THREADS NUMBER RANKS MEMORY`; 0 GiB of MEMORY are no limit.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from unlearnbench import memory
 from unlearnbench.cache import locked
 from unlearnbench.errors import StorageError, StorageWarning, UserError
-from unlearnbench.locks import Busy
+from unlearnbench.locks import Busy, tell_of_waiting
 from unlearnbench.plain_text import told
 from unlearnbench.results.schema import result_folder
 from unlearnbench.results.store import ResultStore
@@ -61,7 +62,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     events = _Events()
     out, threads = Path(sys.argv[1]), int(sys.argv[2])
-    place = Place(*map(int, sys.argv[3:]))
+    place = Place(*map(int, sys.argv[3:5]))
+    memory.allow(round(float(sys.argv[5]) * 2**30) or None)
     import torch
     import transformers
 
@@ -72,6 +74,7 @@ def main() -> None:
     from unlearnbench.running.job import JobRunner
 
     runner = JobRunner(ResultStore(out), place)
+    tell_of_waiting(lambda waits: events.send("waiting", waits=waits))
     orders = _orders()
     warnings.showwarning = _telling(events, warnings.showwarning)
     while True:

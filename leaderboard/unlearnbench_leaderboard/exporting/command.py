@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from unlearnbench.errors import counted
 from unlearnbench_leaderboard.reading import RECOMPUTE, RESULTS, WORKERS, read
 
 
@@ -49,4 +50,4 @@ def command(
         write_atomically(out / name, content)
     unfinished = len(reading.entries) - len(made)
     ending = f"; {unfinished} runs did not finish" if unfinished else ""
-    click.echo(f"{len(made)} records in {out / 'data'}{ending}")
+    click.echo(f"{counted(len(made), 'record')} in {out / 'data'}{ending}")

@@ -83,10 +83,10 @@ def objection(path: Path, result: Result) -> str | None:
             "its method is a local file, which nobody else has. Register it as a plugin "
             "(CONTRIBUTING.md, A method) and run again"
         )
-    if method.is_edited:
+    if method.is_unpublished:
         return (
-            f"its method's package {method.distribution} was installed for editing, and nobody "
-            "else has that folder. Install a release of it, or a commit, and run again"
+            f"its method's package {method.distribution} was installed from a folder or a file of "
+            "one's own, which nobody else has. Install a release of it, or a commit, and run again"
         )
     if not commit and not _released(result.provenance.suite_version):
         version = plain_line(result.provenance.suite_version)

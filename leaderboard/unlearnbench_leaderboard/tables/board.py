@@ -303,10 +303,9 @@ def _below_forget_floor(row: Row, table: Table) -> str | None:
     value, low, high = forget.estimate.value, forget.estimate.low, forget.estimate.high
     if low is not None and min(low, value) > table.forget_floor:
         return None
-    return (
-        f"forget {with_interval(value, low, high)} is not above the "
-        f"{number(table.forget_floor)} before unlearning"
-    )
+    told = with_interval(value, low, high)
+    subject = f"forget {told}" if low is None else f"the interval of forget {told}"
+    return f"{subject} is not above the {number(table.forget_floor)} before unlearning"
 
 
 def _endings(row: Row) -> tuple[str, ...]:

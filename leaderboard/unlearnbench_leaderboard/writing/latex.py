@@ -103,7 +103,7 @@ def _notes(table: Table) -> Iterator[tuple[str, str]]:
 def _setting(table: Table) -> str:
     floor = f"Ranked from a utility of {number(table.utility_floor)} up"
     if table.forget_floor is not None:
-        floor += f", and above a forget score of {number(table.forget_floor)}"
+        floor += f", with the interval of forget above {number(table.forget_floor)}"
     asked = f" With {said}." if (said := items_asked(table.setting)) else ""
     return escape(f"{floor}.{asked} Brackets: 95 % intervals over items and seeds.")
 

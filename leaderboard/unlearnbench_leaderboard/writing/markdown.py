@@ -167,7 +167,7 @@ def _setting(table: Table) -> str:
     task, model = table.setting.task, table.setting.model
     floor = f"Ranked from a utility of {number(table.utility_floor)} up"
     if table.forget_floor is not None:
-        floor += f", and above a forget score of {number(table.forget_floor)}"
+        floor += f", with the interval of forget above {number(table.forget_floor)}"
     asked = f" With {escape(said)}." if (said := items_asked(table.setting)) else ""
     fluency = f" {said}" if (said := utility_note(table)) else ""
     return (

@@ -138,7 +138,7 @@ def _setting(table: Table, shown: Sequence[Line]) -> str:
     facts = [f"model {table.setting.model.fingerprint[:12]}"]
     facts.append(f"ranked from utility {number(table.utility_floor)} up")
     if table.forget_floor is not None:
-        facts.append(f"above forget {number(table.forget_floor)}")
+        facts.append(f"with the interval of forget above {number(table.forget_floor)}")
     tiers = _tiers(shown)
     if len(tiers) == 1:
         facts.append(f"tier {clean(tiers.pop())}")

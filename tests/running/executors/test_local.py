@@ -334,6 +334,14 @@ def test_a_limit_that_is_none_is_one_line(limits: dict[str, float], tmp_path: Pa
         run_jobs(_jobs(1), tmp_path, **limits)
 
 
+@pytest.mark.parametrize("count", [{"workers": 0}, {"ranks": 0}, {"threads": -1}, {"workers": 1.5}])
+def test_a_number_of_processes_that_is_none_is_one_line(
+    count: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"is no number of them: give [01] or more"):
+        run_jobs(_jobs(1), tmp_path, **count)
+
+
 def test_no_secret_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_API_KEY", "a-secret-of-mine")
     monkeypatch.setenv("HF_ENDPOINT", "https://me:another-secret@mirror.example")

@@ -15,16 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from unlearnbench.ended import LastWords, told_of_signal
 from unlearnbench.results.schema import Status
 from unlearnbench.running.executors import ENDINGS, Execution
+from unlearnbench.running.executors.limits import Limits, kill
 from unlearnbench.running.plan import Job
 from unlearnbench.running.ranks import without_group
 
-#: Seconds between two looks at the clock, and at the memory.
-_GLANCE, _WEIGHING = 0.2, 0.5
+#: Seconds between two looks at the limits.
+_GLANCE = 0.2
 #: Seconds that a killed process has to be gone.
 _GONE = 10.0
 #: Signals that end a command, and the seconds in which this process has its own.
@@ -76,17 +75,10 @@ class WorkerProcess:
             yield "started", {}
         identity: dict[str, Any] = {}
         ended: tuple[Status, str] | None = None
-        deadline, weigh = None, 0.0
+        limits = Limits(self._how, process)
         while True:
-            now = time.monotonic()
-            if ended is None and deadline is not None and now > deadline:
-                ended = "timeout", "the time limit was reached."
-                _kill(process)
-            if ended is None and self._how.memory is not None and now > weigh:
-                ended = _too_large(process.pid, self._how.memory)
-                if ended:
-                    _kill(process)
-                weigh = now + _WEIGHING
+            if ended is None and (ended := limits.exceeded()):
+                kill(process)
             try:
                 message = self._inbox.get(timeout=_GLANCE)
             except queue.Empty:
@@ -99,8 +91,11 @@ class WorkerProcess:
             kind = message.pop("kind")
             if kind == "identified":
                 identity = message
-                # Loading torch, naming the job and waiting for it are not the job's time.
-                deadline = now + self._how.timeout if self._how.timeout else None
+                limits.start()
+            elif kind == "waiting":
+                if identity:
+                    limits.stop() if message["waits"] else limits.start()
+                continue
             yield kind, message
             if kind in ENDINGS or kind == "busy":
                 if ended:
@@ -113,7 +108,7 @@ class WorkerProcess:
             self._closed = True
             process = self._process
         if process is not None:
-            _kill(process)
+            kill(process)
             self._forget(process)
 
     def _sent(self, job: Job, patience: float) -> subprocess.Popen[str]:
@@ -141,7 +136,7 @@ class WorkerProcess:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "unlearnbench.running.worker"),
-                *map(str, (how.out, how.threads, self._number, how.ranks)),
+                *map(str, (how.out, how.threads, self._number, how.ranks, how.memory or 0)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -190,33 +185,3 @@ def _listen(process: subprocess.Popen[str], inbox: _Inbox) -> None:
         except ValueError:
             continue  # torn by the worker's death, which the end of the stream reports
     inbox.put(None)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    """The process and all that it has started, and they have."""
-    try:
-        worker = psutil.Process(pid)
-        return [worker, *worker.children(recursive=True)]
-    except psutil.Error:
-        return []  # it has ended
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    family = _family(process.pid)
-    process.kill()
-    for member in family[1:]:
-        with suppress(psutil.Error):
-            member.kill()
-
-
-def _too_large(pid: int, limit: float) -> tuple[Status, str] | None:
-    """What is wrong where the process and its children have more than `limit` GiB in memory."""
-    used = 0
-    for process in _family(pid):
-        with suppress(psutil.Error):
-            used += process.memory_info().rss
-    if used <= limit * 2**30:
-        return None
-    return "out_of_memory", (
-        f"the job's processes had {used / 2**30:.2f} GiB in memory, and the limit is {limit:g} GiB."
-    )

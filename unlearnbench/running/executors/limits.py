@@ -1,0 +1,85 @@
+"""The time and the memory that a job may take, and the end of a process that takes more."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from contextlib import suppress
+
+import psutil
+
+from unlearnbench.results.schema import Status
+from unlearnbench.running.executors import Execution
+
+#: Seconds between two looks at the memory.
+_WEIGHING = 0.5
+
+
+class Limits:
+    """Looks whether the job that a process runs has gone over a limit.
+
+    The clock runs from when the job has been named, and stands still while it waits for another
+    process: loading torch, naming and waiting are not its time.
+
+    Args:
+        how: the limits.
+        process: runs the job.
+    """
+
+    def __init__(self, how: Execution, process: subprocess.Popen[str]) -> None:
+        self._how, self._process = how, process
+        self._left = how.timeout or 0.0
+        self._since: float | None = None  # when the clock was started
+        self._weighed = float("-inf")
+
+    def start(self) -> None:
+        """Lets the clock run, on from where it was stopped."""
+        if self._how.timeout:
+            self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """Stops the clock, where it runs."""
+        if self._since is not None:
+            self._left -= time.monotonic() - self._since
+            self._since = None
+
+    def exceeded(self) -> tuple[Status, str] | None:
+        """What to record of the job, if it is over a limit."""
+        now = time.monotonic()
+        if self._since is not None and now - self._since > self._left:
+            return "timeout", "the time limit was reached."
+        if self._how.memory is None or now < self._weighed + _WEIGHING:
+            return None
+        self._weighed = now
+        return _too_large(self._process.pid, self._how.memory)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kills a process, and all that it has started."""
+    family = _family(process.pid)
+    process.kill()
+    for member in family[1:]:
+        with suppress(psutil.Error):
+            member.kill()
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """The process and all that it has started, and they have."""
+    try:
+        worker = psutil.Process(pid)
+        return [worker, *worker.children(recursive=True)]
+    except psutil.Error:
+        return []  # it has ended
+
+
+def _too_large(pid: int, limit: float) -> tuple[Status, str] | None:
+    """What is wrong where the process and its children have more than `limit` GiB in memory."""
+    used = 0
+    for process in _family(pid):
+        with suppress(psutil.Error):
+            used += process.memory_info().rss
+    if used <= limit * 2**30:
+        return None
+    return "out_of_memory", (
+        f"the job's processes had {used / 2**30:.2f} GiB in memory, and the limit is {limit:g} GiB."
+    )
