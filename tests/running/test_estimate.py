@@ -15,7 +15,7 @@ from tests import tiny
 from unlearnbench.cli import cli
 from unlearnbench.results.store import load_result
 from unlearnbench.running import Job, run_jobs
-from unlearnbench.running.estimate import estimates, memory_of
+from unlearnbench.running.estimate import estimates, memory_of, time_of
 from unlearnbench.running.plan import ModelSpec
 
 SPLIT = {"split": "forget05", "max_new_tokens": 4}
@@ -75,6 +75,23 @@ def test_results_of_other_hyperparameters_are_called_so(pair: Path, tmp_path: Pa
     as_it_is, by_default = estimates([quick, job(pair / "full", "grad-diff")], tmp_path)
     assert as_it_is.time.basis == "measured here on cpu"
     assert by_default.time.basis == "measured here with other hyperparameters on cpu"
+
+
+def test_attacks_take_their_time_too_and_the_unknown_ones_are_named(pair: Path, tmp_path: Path):
+    attacked = job(pair / "full", "none").model_copy(update={"probes": ("quantize",)})
+    (outcome,) = run_jobs([attacked], tmp_path)
+    assert outcome.path is not None
+    result = load_result(outcome.path)
+    # As if all had been made here: the model before is its own reference, so nothing was to do.
+    cost = result.cost.model_copy(update={"unlearn_seconds": 2.0, "evaluate_seconds": 3.0})
+    block = result.probes["quantize"].model_copy(update={"seconds": 7.0})
+    told = result.model_copy(update={"cost": cost, "probes": {"quantize": block}})
+    assert time_of(job(pair / "full", "none"), [told]).seconds == 5.0
+    assert time_of(attacked, [told]).seconds == 12.0
+    more = attacked.model_copy(update={"probes": ("quantize", "relearn", "sampling")})
+    need = time_of(more, [told])
+    assert need.seconds == 12.0
+    assert need.basis.endswith("; without relearn, sampling, which no result here has")
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "a b/c"])

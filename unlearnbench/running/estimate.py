@@ -60,7 +60,7 @@ class MemoryNeed:
 
 @dataclass(frozen=True)
 class TimeNeed:
-    """Seconds of unlearning and evaluation, and what they were taken from; None: not known."""
+    """Seconds of unlearning, evaluation and attacks, and what they are from; None: not known."""
 
     seconds: float | None
     basis: str
@@ -166,7 +166,33 @@ def _batch(folder: Path, job: Job, training: bool) -> int:
 
 
 def time_of(job: Job, measured: Sequence[Result]) -> TimeNeed:
-    """From results of the same method, by what they share with the job."""
+    """From results of the same method, by what they share with the job, and of the same probes.
+
+    A probe of which no result on the job's model and task says how long it took is named.
+    """
+    need = _without_probes(job, measured)
+    if need.seconds is None or not job.probes:
+        return need
+    task = load_task(job.task).configured(**job.task_config)
+    here = (job.model.label or resolve_entry(job.model.name).name, job.task, task.split)
+    seconds, unknown = need.seconds, []
+    for name in job.probes:
+        took = [
+            block.seconds
+            for result in measured
+            if (result.model.name, result.task.name, result.task.split) == here
+            and (block := result.probes.get(name)) is not None
+            and block.seconds is not None
+        ]
+        if took:
+            seconds += statistics.median(took)
+        else:
+            unknown.append(name)
+    left_out = f"; without {', '.join(unknown)}, which no result here has" if unknown else ""
+    return TimeNeed(seconds, need.basis + left_out)
+
+
+def _without_probes(job: Job, measured: Sequence[Result]) -> TimeNeed:
     name = load_method(job.method).name
     task = load_task(job.task).configured(**job.task_config)
     entry = resolve_entry(job.model.name)
