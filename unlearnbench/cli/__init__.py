@@ -31,6 +31,7 @@ COMMANDS = {
     "validate": "Check result files and recompute their numbers.",
     "compare": "Say whether two results differ, metric by metric.",
     "reference": "Train the reference models that a task unlearns from.",
+    "cache": "Show what is kept between runs, or remove it.",
 }
 
 
