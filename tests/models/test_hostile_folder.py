@@ -247,6 +247,12 @@ def test_sound_models_are_taken_whatever_else_lies_beside_them(folder: Path):
     assert load_model(str(folder), device="cpu").parameters
 
 
+@pytest.mark.parametrize("name", ["hidden_size", "time_step_limit"])
+def test_a_number_that_no_float_holds_is_no_size(folder: Path, name: str):
+    edit(folder / "config.json", **{name: 10**400})
+    assert f"is damaged: {name} is a number without end" in refused(folder)
+
+
 def test_a_layer_count_without_end_and_a_long_template_elsewhere_are_refused(folder: Path):
     sparse_template = folder / "additional_chat_templates" / "tool.jinja"
     sparse_template.parent.mkdir()

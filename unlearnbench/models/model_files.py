@@ -123,7 +123,7 @@ def check_config(settings: Any, place: Path, tensors: int) -> None:
             continue
         most = tensors if _LAYERS.search(name) else MAX_NUMBER
         most = MAX_EXPERTS if _EXPERTS.search(name) else most
-        if math.isinf(value) and name.endswith("_limit"):
+        if value in (math.inf, -math.inf) and name.endswith("_limit"):
             continue  # none: Mamba-2's time_step_limit
         if not abs(value) <= most:  # NaN is no size either
             shown = f"{value:.6g}" if abs(value) < 1e300 else "a number without end"
