@@ -247,6 +247,17 @@ def test_sound_models_are_taken_whatever_else_lies_beside_them(folder: Path):
     assert load_model(str(folder), device="cpu").parameters
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_template_within_the_tokenizers_settings_is_bounded_too(folder: Path, several: bool):
+    config = folder / "tokenizer_config.json"
+    kept = json.loads(config.read_text())
+    for size, fault in ((2**19, None), (2**21, "chat_template is larger than 1 MiB")):
+        template = "{{ messages }}" + " " * size
+        given = [{"name": "default", "template": template}] if several else template
+        config.write_text(json.dumps({**kept, "chat_template": given}))
+        assert fault in refused(folder) if fault else check_folder(folder, "float32", False)
+
+
 @pytest.mark.parametrize("name", ["hidden_size", "time_step_limit"])
 def test_a_number_that_no_float_holds_is_no_size(folder: Path, name: str):
     edit(folder / "config.json", **{name: 10**400})

@@ -36,7 +36,7 @@ MAX_CONFIG_BYTES = 8 * 1024**2
 MAX_HEADER_BYTES = 32 * 1024**2
 #: Nor any other file that transformers reads: the vocabulary of Gemma 3 takes 33 MB.
 MAX_FILE_BYTES = 128 * 1024**2
-#: Nor a chat template in a file of its own, which is a page of text.
+#: Nor a chat template, which is a page of text.
 MAX_TEMPLATE_BYTES = 1024**2
 #: Experts of a layer: Doge's default is the most known, 16384.
 MAX_EXPERTS = 2**16
@@ -92,6 +92,21 @@ def check_files(folder: Path) -> None:
         most = MAX_TEMPLATE_BYTES if name.endswith(".jinja") else most
         if size > most:
             raise ModelError(f'"{folder / name}" is larger than {most >> 20} MiB.')
+    if "tokenizer_config.json" in sizes:
+        _check_templates(folder / "tokenizer_config.json")
+
+
+def _check_templates(config: Path) -> None:
+    """A tokenizer's settings may hold chat templates, one or several by name."""
+    try:
+        templates = read_json(config, MAX_FILE_BYTES).get("chat_template")
+        size = len(json.dumps(templates))
+    except MALFORMED:
+        return  # the tokenizer that is made of it says so
+    if size > MAX_TEMPLATE_BYTES:
+        raise ModelError(
+            f'"{config}": chat_template is larger than {MAX_TEMPLATE_BYTES >> 20} MiB.'
+        )
 
 
 def check_config(settings: Any, place: Path, tensors: int) -> None:
