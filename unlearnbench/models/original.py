@@ -107,11 +107,13 @@ class Original:
                 self._exchange(name)
 
     def shares(self, model: LanguageModel) -> bool:
-        """Whether a model has a tensor of this network's."""
+        """Whether a model has a tensor of this network's, or a part of one."""
         own = {id(kept.tensor) for kept in self._tensors.values()}
-        own_data = {kept.tensor.data_ptr() for kept in self._tensors.values()}
+        memory = {kept.tensor.untyped_storage().data_ptr() for kept in self._tensors.values()}
         others = [*model.hf.parameters(), *model.hf.buffers()]
-        return any(id(t) in own or (t.numel() and t.data_ptr() in own_data) for t in others)
+        return any(
+            id(t) in own or (t.numel() and t.untyped_storage().data_ptr() in memory) for t in others
+        )
 
     # --- parts ----------------------------------------------------------------------------------
 
