@@ -46,7 +46,17 @@ def test_a_changed_line_is_another_version(package: Path):
 def test_a_local_version_keeps_its_part(package: Path):
     assert version("0.1.0+cu12").startswith("0.1.0+cu12.edited.")
     assert is_unpublished(version("0.1.0+cu12"))
-    assert not is_unpublished("0.1.0+cu12")
+    for others in ("0.1.0+cu12", "2.1.0+local", "1.0+cu12.local.3", "1.0+local.0123456789abc"):
+        assert not is_unpublished(others)
+
+
+def test_code_that_cannot_be_read_whole_is_nobodys_release(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(plugin_code, "package_hash", lambda package: None)
+    assert code_version("worked-in", "0.1.0", "worked_in.method:Mine") == "0.1.0+edited.unknown"
+    assert is_unpublished("0.1.0+edited.unknown")
+    assert is_unpublished("0.1.0+edited")  # as it was called before
 
 
 def test_what_is_installed_as_it_is_has_its_version(package: Path):

@@ -6,6 +6,7 @@ differ in a weight must not share a score.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 
+#: How a disk says that there is no room, or no more for this user.
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _WAY_OUT = "choose another with the environment variable UNLEARNBENCH_CACHE."
 
 
@@ -49,7 +52,11 @@ def check_cache() -> None:
 
     A full disk is none of that: work goes on, and what it makes is not kept for others.
     """
-    check_writable(cache_folder(), "cache", f"{_WAY_OUT[0].upper()}{_WAY_OUT[1:]}", least=0)
+    try:
+        check_writable(cache_folder(), "cache", f"{_WAY_OUT[0].upper()}{_WAY_OUT[1:]}", least=0)
+    except StorageError as error:
+        if getattr(error.__cause__, "errno", None) not in _FULL:
+            raise
 
 
 def cached_tensors(

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,9 @@ MAX_PACKAGE_BYTES = 256 * 1024 * 1024
 #: Stand in the version of what was installed from a folder that is worked in, and from another
 #: file or folder of this machine, before a hash of its code.
 EDITED, LOCAL = "edited", "local"
+#: Stands in the place of the hash where the code could not be read whole.
+UNKNOWN = "unknown"
+_UNPUBLISHED = re.compile(rf"(^|\.)({EDITED}|{LOCAL})\.([0-9a-f]{{12}}|{UNKNOWN})$|(^|\.){EDITED}$")
 
 
 def code_version(distribution: str, version: str, module: str) -> str:
@@ -38,13 +42,13 @@ def code_version(distribution: str, version: str, module: str) -> str:
     if label is None:
         return version
     content = package_hash(module.partition(":")[0].split(".")[0].strip())
-    parts = [label, *([content[:12]] if content else [])]
-    return f"{version}{'.' if '+' in version else '+'}{'.'.join(parts)}"
+    told = f"{label}.{content[:12] if content else UNKNOWN}"
+    return f"{version}{'.' if '+' in version else '+'}{told}"
 
 
 def is_unpublished(version: str) -> bool:
     """Whether `code_version` said that the code came from files of one's own."""
-    return not {EDITED, LOCAL}.isdisjoint(version.partition("+")[2].split("."))
+    return bool(_UNPUBLISHED.search(version.partition("+")[2]))
 
 
 @lru_cache(maxsize=32)

@@ -86,7 +86,7 @@ def compared(folder: str, count: int, name: str, settings: dict[str, Any]) -> di
         return told | {"error": f"{type(error).__name__}: {error}"}
     return told | {
         "moved": distance(untouched, apart),
-        "apart": max(distance(before, untouched), distance(after, apart)),
+        "apart": float(torch.tensor([distance(before, untouched), distance(after, apart)]).max()),
         "same text": (before[:2], after[:2]) == (untouched[:2], apart[:2]),
         "left over": [
             path
@@ -156,7 +156,9 @@ def distance(a: list[Any], b: list[Any]) -> float:
     """The largest among the numbers; endless where there are more of them."""
     if any(x.shape != y.shape for x, y in zip(a[2:], b[2:], strict=True)):
         return float("inf")
-    return max(float((x - y).abs().max()) for x, y in zip(a[2:], b[2:], strict=True))
+    return float(
+        torch.stack([(x - y).abs().max() for x, y in zip(a[2:], b[2:], strict=True)]).max()
+    )
 
 
 if __name__ == "__main__":

@@ -49,11 +49,11 @@ def faults(library: Path, architectures: list[str], methods: list[str]) -> dict[
 def fault(case: dict[str, Any]) -> str | None:
     if "error" in case:
         return str(case["error"])
-    if case["apart"] > ROUNDING or not case["same text"]:
+    if not (case["apart"] <= ROUNDING and case["same text"]):  # NaN is none of the two
         return f"{case['apart']} from what it is in one place"
     if case["left over"]:
         return f"accelerate no longer moves the inputs of {case['left over']}"
-    if case["moved"] < 0.001 and case["method"] != "none":
+    if not case["moved"] >= 0.001 and case["method"] != "none":
         return "nothing was unlearned, so nothing was seen"
     return None
 

@@ -169,12 +169,17 @@ def test_what_is_not_undone_is_seen(folder: Path, spoilt: str):
     assert original.again() is None
 
 
-def test_without_free_memory_no_copy_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("more", [0, 3])
+def test_without_free_memory_no_copy_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, more: int
+):
     model = load_model(folder)
     original = Original(model)
     size = sum(p.numel() * p.element_size() for p in model.hf.parameters())
-    monkeypatch.setattr("unlearnbench.models.original.free_memory", lambda: 2 * size - 2)
-    original.keep(["*"])
+    monkeypatch.setattr(
+        "unlearnbench.models.original.free_memory", lambda: 2 * size - 2 + more * size
+    )
+    original.keep(["*"], networks=more)
     with torch.no_grad():
         next(model.hf.parameters()).add_(1)
     assert original.again() is None

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -74,9 +75,15 @@ def test_a_wrong_plan_is_one_clear_line(
 
 def test_one_thing_is_a_list_of_one() -> None:
     one = plan_jobs("none", "nano", "nano", 0, probes="relearn")
-    assert one == plan_jobs(["none"], ["nano"], ["nano"], [0], probes=["relearn"])
+    assert one == plan_jobs(["none"], ["nano"], ["nano"], np.arange(1), probes=["relearn"])
     named = plan_jobs({"rome": {"steps": 3}}, {"nano": {"split": "forget05"}}, {"nano": {}}, (0,))
     assert [(j.config, j.task_config["split"]) for j in named] == [({"steps": 3}, "forget05")]
+
+
+@pytest.mark.parametrize("spec", ["mine.py", "mine.py:Mine"])
+def test_a_probe_in_a_file_is_told_that_it_needs_a_package(spec: str) -> None:
+    with pytest.raises(UserError, match="only a method runs from a file, a probe from a package"):
+        plan_jobs("none", "nano", "nano", 0, probes=spec)
 
 
 def test_a_wrong_prompt_format_is_told_before_anything_runs() -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from unlearnbench.cache_rooms import Contents
 
 
 @click.command(name="cache")
@@ -21,7 +27,7 @@ def command(clear: bool, rooms: tuple[str, ...], days: float) -> None:
 
     Nothing there is a result: evaluations of models, statistics that editors need, and the
     checkpoints of unfinished jobs. A run makes again what it misses. What a run is at meanwhile
-    stays. UNLEARNBENCH_CACHE puts the cache elsewhere.
+    stays, and so does whatever else lies there. UNLEARNBENCH_CACHE puts the cache elsewhere.
 
     \b
     Examples:
@@ -31,22 +37,30 @@ def command(clear: bool, rooms: tuple[str, ...], days: float) -> None:
     """
     from unlearnbench import cache_rooms
     from unlearnbench.cache import cache_folder
-    from unlearnbench.errors import UserError, counted
+    from unlearnbench.errors import UserError
 
-    if not clear:
-        if rooms or days:
-            raise UserError("--room and --older-than say what to remove: add --clear.")
-        found = cache_rooms.rooms()
-        click.echo(f"{click.format_filename(cache_folder())}")
-    else:
-        found = cache_rooms.clear(rooms, days)
+    if not clear and (rooms or days):
+        raise UserError("--room and --older-than say what to remove: add --clear.")
+    click.echo(click.format_filename(cache_folder()))
+    found = cache_rooms.clear(rooms, days) if clear else cache_rooms.rooms()
     width = max((len(each.room) for each in found), default=0)
     for each in found:
-        in_use = f", {each.in_use} in use and kept" if each.in_use else ""
-        told = f"{counted(each.entries, 'item')}, {size(each.size)}{in_use}"
-        click.echo(f"  {each.room:{width}}  {told}")
+        click.echo(f"  {each.room:{width}}  {_told(each)}")
     total = size(sum(each.size for each in found))
     click.echo(f"{total} removed." if clear else f"{total} in all.")
+    if any(each.fixed for each in found):
+        sys.exit(1)
+
+
+def _told(contents: Contents) -> str:
+    from unlearnbench.errors import counted
+
+    told = f"{counted(contents.items, 'item')}, {size(contents.size)}"
+    if contents.in_use:
+        told += f", {contents.in_use} in use and kept"
+    if contents.fixed:
+        told += f", {contents.fixed} that could not be removed"
+    return told
 
 
 def size(count: int) -> str:

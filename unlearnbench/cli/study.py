@@ -131,7 +131,9 @@ _HOW = (
         "--threads", type=click.IntRange(0), default=0, help="Torch threads of a process."
     ),
     click.option(
-        "--timeout", type=click.FloatRange(0, min_open=True), help="Seconds a job may take."
+        "--timeout",
+        type=click.FloatRange(0, min_open=True),
+        help="Seconds a job may take, waiting for what another one makes left out.",
     ),
     click.option(
         "--memory",
@@ -367,13 +369,18 @@ def list_jobs(jobs: Sequence[Job], notes: Sequence[str] = ()) -> None:
     click.echo(f"{counted(len(jobs), 'job')}; nothing was run.")
 
 
+#: What does not decide whether there is an oracle.
+_SAME = {"method": "", "config": {}, "seed": 0, "tuning": None}
+
+
 def missing_oracles(jobs: Sequence[Job]) -> list[str]:
     """A note about each task and model for which no retrained oracle is known."""
     from unlearnbench.models import resolve_entry
     from unlearnbench.running.plan import load_task
 
     found = set()
-    for job in jobs:
+    alike = {job.model_copy(update=_SAME).model_dump_json(): job for job in jobs}
+    for job in alike.values():
         entry = resolve_entry(job.model.name)
         task = load_task(job.task).configured(**job.task_config)
         if not (job.model.retain_model or task.oracle_location(entry)):

@@ -57,11 +57,15 @@ class Original:
         #: On the CPU, by name.
         self._kept = {name: _copied(buffer) for name, buffer in self.network.named_buffers()}
 
-    def keep(self, patterns: Sequence[str]) -> None:
+    def keep(self, patterns: Sequence[str], networks: int = 0) -> None:
         """Copies the parameters that these shell patterns name, while they are what they were.
 
         Not where the copies would take more than half of the free memory: what is changed then is
         not undone, and the model is loaded anew.
+
+        Args:
+            patterns: of the parameters' names.
+            networks: of this size that are still to come into the memory.
         """
         wanted = {
             name: parameter
@@ -69,7 +73,8 @@ class Original:
             if name not in self._kept and any(fnmatch.fnmatchcase(name, p) for p in patterns)
         }
         needed = sum(p.numel() * p.element_size() for p in wanted.values())
-        if needed <= _SHARE * free_memory():
+        to_come = networks * sum(p.numel() * p.element_size() for p in self.network.parameters())
+        if needed <= _SHARE * (free_memory() - to_come):
             self._kept |= {name: _copied(parameter) for name, parameter in wanted.items()}
 
     def again(self) -> LanguageModel | None:

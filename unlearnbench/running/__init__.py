@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearnbench.cache import check_cache
 from unlearnbench.errors import StorageError, UserError, counted
 from unlearnbench.locks import Busy
 from unlearnbench.results.schema import Result, result_folder
 from unlearnbench.results.store import ResultStore, load_result, read_result
 from unlearnbench.running.executors import Event, Execution, execute
-from unlearnbench.running.plan import Job, check_ranks, plan_jobs
+from unlearnbench.running.plan import Job, Specs, check_ranks, is_whole, plan_jobs
 from unlearnbench.running.plan_file import DEFAULT_SEEDS
 from unlearnbench.running.ranks import refuse_launcher
 from unlearnbench.running.shard import Shard
@@ -33,15 +32,15 @@ class Outcome:
 
 
 def run(
-    methods: Sequence[str | Mapping[str, Any]],
-    tasks: Sequence[str | Mapping[str, Any]],
-    models: Sequence[str | Mapping[str, Any]],
+    methods: Specs,
+    tasks: Specs,
+    models: Specs,
     *,
-    seeds: Sequence[int] = DEFAULT_SEEDS,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     out: Path | str = "results",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    utilities: Sequence[str | Mapping[str, Any]] = (),
-    probes: Sequence[str | Mapping[str, Any]] = (),
+    utilities: Specs = (),
+    probes: Specs = (),
     requests: int = 1,
     shard: str | None = None,
     workers: int | None = None,
@@ -75,7 +74,7 @@ def run(
             as it has room for.
         ranks: processes of each job whose method can use several. They compute what one would.
         threads: torch threads of each process; 0: torch's choice.
-        timeout: seconds a job may take.
+        timeout: seconds a job may take, waiting for what another one makes left out.
         memory: GiB that the processes of a job may have in memory together.
         executor: where the jobs run: `local`, `ray` or `slurm`. No result depends on it.
         executor_options: what to tell it, as `--executor-option` does: `{"partition": "gpu"}`.
@@ -140,14 +139,13 @@ def run_jobs(
     check_ranks(jobs, ranks)
     counts = {"workers": (workers, 1), "ranks": (ranks, 1), "threads": (threads, 0)}
     for name, (count, least) in counts.items():
-        if count is not None and (not isinstance(count, int) or count < least):
+        if count is not None and not (is_whole(count) and count >= least):
             raise UserError(f"{name} = {count} is no number of them: give {least} or more.")
     for name, limit in (("timeout", timeout), ("memory", memory)):
         if limit is not None and not 0 < limit < math.inf:
             raise UserError(f"{name} = {limit} is no limit: give a number above 0, or none.")
     store = ResultStore(out)
     store.check_writable()
-    check_cache()
     outcomes: dict[int, Outcome] = {}
     index = {id(job): i for i, job in enumerate(jobs)}
 

@@ -113,13 +113,14 @@ class JobRunner:
             references.answer(retest, progress)
         before, retained = references.records(evaluation)
         on_references = attacks.on_references()
-        work = Unlearning(method, requests, references.original, self._resident)
+        peers = identity.world_size - 1
+        work = Unlearning(method, requests, references.original, self._resident, peers)
         devices = [str(device) for device in work.devices]
         with PeakMemory(work.devices) as memory:
             with ExitStack() as company:
-                if identity.world_size > 1:
-                    peers = Peers(job, identity.document(), self._place)
-                    devices += company.enter_context(peers).devices
+                if peers:
+                    joined = Peers(job, identity.document(), self._place)
+                    devices += company.enter_context(joined).devices
                 for number in range(1, len(requests) + 1):
                     _answer(work, number, len(requests), retest, progress)
             unlearned = work.model

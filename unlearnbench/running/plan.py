@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,15 +97,19 @@ class Job(BaseModel):
         return found
 
 
+#: What is named in a study: one thing or several, each by its name or as `{name: options}`.
+Specs = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
+
+
 def plan_jobs(
-    methods: Sequence[str | Mapping[str, Any]],
-    tasks: Sequence[str | Mapping[str, Any]],
-    models: Sequence[str | Mapping[str, Any]],
-    seeds: Sequence[int],
+    methods: Specs,
+    tasks: Specs,
+    models: Specs,
+    seeds: int | Sequence[int],
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     tuning: Sequence[TunedMethod] = (),
-    utilities: Sequence[str | Mapping[str, Any]] = (),
-    probes: Sequence[str | Mapping[str, Any]] = (),
+    utilities: Specs = (),
+    probes: Specs = (),
     requests: int = 1,
 ) -> list[Job]:
     """The product of all, in an order that keeps one model's jobs together.
@@ -119,7 +124,7 @@ def plan_jobs(
     """
     methods, tasks, models = map(_listed, (methods, tasks, models))
     utilities, probes = map(_listed, (utilities, probes))
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
     settings = settings or {}
     named = [_split_spec(m) for m in methods]
     used = {setting_name(name) for name, _ in named}
@@ -138,9 +143,9 @@ def plan_jobs(
         if not given:
             raise UserError(f"nothing to run: no --{word}, and no --suite or --plan that has one.")
     for seed in seeds:
-        whole = isinstance(seed, int) and not isinstance(seed, bool)
-        if not whole or not 0 <= seed <= MAX_SEED:
+        if not is_whole(seed) or not 0 <= seed <= MAX_SEED:
             raise UserError(f"seed {seed} is none: seeds are whole numbers from 0 to {MAX_SEED}.")
+    seeds = [int(seed) for seed in seeds]
     if not 1 <= requests <= MAX_REQUESTS:
         raise UserError(f"{requests} requests: a forget set comes in 1 to {MAX_REQUESTS}.")
     built: list[Job] = []
@@ -263,16 +268,21 @@ def standard_probes() -> list[str]:
 
 
 def _loaded(kind: str, name: str, base: type) -> type[Any]:
-    if kind != "method" and name.endswith(".py"):
-        raise UserError(
-            f'{kind} "{name}": only a method runs from a file, a {kind} from a package that '
-            f"registers it as an entry point."
-        )
+    if kind != "method":
+        _refuse_file(kind, name)
     loaded = plugins.load(kind, name)
     fault = plugins.class_fault(loaded, kind, base)
     if fault:
         raise UserError(f'{kind} "{name}" {fault}.')
     return loaded  # type: ignore[no-any-return]
+
+
+def _refuse_file(kind: str, name: str) -> None:
+    if name.partition(":")[0].endswith(".py"):
+        raise UserError(
+            f'{kind} "{name}": only a method runs from a file, a {kind} from a package that '
+            f"registers it as an entry point."
+        )
 
 
 def setting_name(method: str) -> str:
@@ -305,9 +315,12 @@ def _check_model(spec: ModelSpec) -> None:
             check_folder(folder, spec.dtype, spec.allow_pickle)
 
 
-def _listed(
-    given: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
-) -> Sequence[str | Mapping[str, Any]]:
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, of Python or of another library, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _listed(given: Specs) -> Sequence[str | Mapping[str, Any]]:
     """One thing is a list of one: a text would be taken apart into its letters."""
     return [given] if isinstance(given, str | Mapping) else given
 
@@ -394,6 +407,7 @@ def _probes(
             given[name] = {**given.get(name, {}), **options}
     known = {plugin.name for plugin in plugins.plugins("probe")}
     for name in given:
+        _refuse_file("probe", name)
         if name not in known:
             raise UserError(unknown_name("probe", name, {*known, DEFAULT_PROBES}))
         given[name] = {**given[name], **settings.get(name, {})}

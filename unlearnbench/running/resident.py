@@ -40,10 +40,13 @@ class Resident:
         """The retrained oracle, where the job knows of one."""
         return oracle_of(job, entry_of(job), task, self.given)
 
-    def keep(self, model: LanguageModel, patterns: Sequence[str]) -> None:
-        """Prepares for a method that changes the parameters of `model` that these patterns name."""
+    def keep(self, model: LanguageModel, patterns: Sequence[str], networks: int = 0) -> None:
+        """Prepares for a method that changes the parameters of `model` that these patterns name.
+
+        Before that, so many networks more will be in memory.
+        """
         if self._original is not None and model.hf is self._original.network:
-            self._original.keep(patterns)
+            self._original.keep(patterns, networks)
 
     def fingerprint(self, model: LanguageModel) -> str:
         """That of a model which was just given."""

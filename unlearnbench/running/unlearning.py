@@ -53,6 +53,7 @@ class Unlearning:
         requests: what is asked of it.
         load: gives the model before unlearning, as it was loaded, at each call.
         resident: has given it, and is told what may change.
+        peers: processes that will have a network of their own beside this one's.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Unlearning:
         requests: Requests,
         load: Callable[[], LanguageModel],
         resident: Resident | None = None,
+        peers: int = 0,
     ) -> None:
         self._method, self._requests, self._load = method, requests, load
         #: What it has left so far.
@@ -72,7 +74,7 @@ class Unlearning:
         scope = method.may_change(self.model)
         self._frozen = outside_scope(list(self._before), scope)
         if resident is not None:
-            resident.keep(self.model, scope)
+            resident.keep(self.model, scope, peers)
         #: The requests that are done, and whether the model was given anew for the last one.
         self.steps: list[Step] = []
         self.anew = False

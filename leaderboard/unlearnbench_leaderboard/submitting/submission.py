@@ -85,8 +85,10 @@ def objection(path: Path, result: Result) -> str | None:
         )
     if method.is_unpublished:
         return (
-            f"its method's package {method.distribution} was installed from a folder or a file of "
-            "one's own, which nobody else has. Install a release of it, or a commit, and run again"
+            f"its method's package {method.distribution} was installed from a folder or a file, "
+            "and nobody can tell whether others have the same. Install a release of it by name "
+            "(also from a folder of wheels: pip install --no-index --find-links FOLDER NAME), or a "
+            "commit of its repository, and run again"
         )
     if not commit and not _released(result.provenance.suite_version):
         version = plain_line(result.provenance.suite_version)

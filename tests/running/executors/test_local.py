@@ -334,7 +334,9 @@ def test_a_limit_that_is_none_is_one_line(limits: dict[str, float], tmp_path: Pa
         run_jobs(_jobs(1), tmp_path, **limits)
 
 
-@pytest.mark.parametrize("count", [{"workers": 0}, {"ranks": 0}, {"threads": -1}, {"workers": 1.5}])
+@pytest.mark.parametrize(
+    "count", [{"workers": 0}, {"ranks": 0}, {"threads": -1}, {"workers": True}]
+)
 def test_a_number_of_processes_that_is_none_is_one_line(
     count: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -56,7 +56,8 @@ class Execution:
         workers: jobs at a time; None: the executor's choice.
         threads: torch threads of each process; 0: torch's choice.
         ranks: processes of each job whose method can use several.
-        timeout: seconds that a job may take, from when it has been named.
+        timeout: seconds that a job may take, from when it has been named; those in which it waits
+            for what another process makes do not count, up to as many again.
         memory: GiB that the processes of a job may have in memory together.
     """
 

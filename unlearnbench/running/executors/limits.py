@@ -18,8 +18,9 @@ _WEIGHING = 0.5
 class Limits:
     """Looks whether the job that a process runs has gone over a limit.
 
-    The clock runs from when the job has been named, and stands still while it waits for another
-    process: loading torch, naming and waiting are not its time.
+    The clock runs from when the job has been named: loading torch and naming are not its time. It
+    stands still while the job waits for what another process makes, for as long as the limit in
+    all: a process that is stopped holds nobody up for ever.
 
     Args:
         how: the limits.
@@ -28,19 +29,26 @@ class Limits:
 
     def __init__(self, how: Execution, process: subprocess.Popen[str]) -> None:
         self._how, self._process = how, process
-        self._left = how.timeout or 0.0
+        self._left = self._patience = how.timeout or 0.0
         self._since: float | None = None  # when the clock was started
+        self._waits_since: float | None = None
         self._weighed = float("-inf")
 
     def start(self) -> None:
         """Lets the clock run, on from where it was stopped."""
-        if self._how.timeout:
-            self._since = time.monotonic()
+        if not self._how.timeout:
+            return
+        now = time.monotonic()
+        if self._waits_since is not None:
+            self._patience -= now - self._waits_since
+            self._waits_since = None
+        self._since = now
 
     def stop(self) -> None:
-        """Stops the clock, where it runs."""
+        """Stops the clock, where it runs: the job waits for another process."""
         if self._since is not None:
-            self._left -= time.monotonic() - self._since
+            self._waits_since = time.monotonic()
+            self._left -= self._waits_since - self._since
             self._since = None
 
     def exceeded(self) -> tuple[Status, str] | None:
@@ -48,6 +56,8 @@ class Limits:
         now = time.monotonic()
         if self._since is not None and now - self._since > self._left:
             return "timeout", "the time limit was reached."
+        if self._waits_since is not None and now - self._waits_since > self._patience:
+            return "timeout", "it waited for another process for as long as the time limit."
         if self._how.memory is None or now < self._weighed + _WEIGHING:
             return None
         self._weighed = now

@@ -10,6 +10,7 @@ from itertools import takewhile
 
 from pydantic import BaseModel
 
+from unlearnbench.cache import check_cache
 from unlearnbench.models.devices import BALANCED
 from unlearnbench.running.executors import Event, Execution
 from unlearnbench.running.executors.crew import serve
@@ -28,6 +29,7 @@ def execute(
     jobs: Sequence[Job], how: Execution, options: Options, on_event: Callable[[Event], None]
 ) -> None:
     """Runs the jobs; see the contract of executors."""
+    check_cache()
     count = min(how.workers or 1, len(jobs))
     # Whoever has named a GPU wants that one, or all.
     named = any(":" in d or d == BALANCED for d in (job.model.device for job in jobs))

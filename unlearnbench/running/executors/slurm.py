@@ -61,7 +61,8 @@ def execute(
 
 def _asked(how: Execution, options: Options, jobs: int) -> dict[str, Any]:
     """What a job asks of Slurm, in submitit's words."""
-    minutes = options.time or (how.timeout and math.ceil(how.timeout / 60) + _MARGIN)
+    # As long again it may wait for what another job makes.
+    minutes = options.time or (how.timeout and math.ceil(2 * how.timeout / 60) + _MARGIN)
     if not minutes:
         raise UserError(
             "Slurm has to know how long a job may take: give --executor-option time=MINUTES, or "
