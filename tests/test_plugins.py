@@ -676,6 +676,8 @@ def test_a_dry_run_plans_with_an_installed_plugin(run: Run):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "example-shrink · example-capitals:south · example-model · seed 0",
+        "note: no retrained oracle is known for example-capitals:south, example-model: forget quality "
+        "is left out. Give one with --retain-model, or train a pair (unlearnbench reference train).",
         "1 job; nothing was run.",
     ]
     wrong = run("run", "--suite", "example-suite", "--set", "example-shrink.factor=2", "--dry-run")

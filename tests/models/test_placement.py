@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 
 from tests import tiny
 from unlearnbench import LanguageModel, load_model
@@ -91,7 +93,14 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@pytest.mark.parametrize("kept_off", [("1",), ("0", "1"), ("wte", "embed_tokens", "lm_head", "1")])
+OLD = Version(accelerate.__version__) < Version("1.15")
+tied = pytest.param(
+    ("wte", "embed_tokens", "lm_head", "1"),
+    marks=pytest.mark.skipif(OLD, reason="accelerate before 1.15 loses a tied weight on disk"),
+)
+
+
+@pytest.mark.parametrize("kept_off", [("1",), ("0", "1"), tied])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_is_the_model_that_it_is_in_one_place(
     folder: Path, spread: Any, kept_off: tuple[str, ...], dtype: str, tmp_path: Path

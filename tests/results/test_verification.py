@@ -329,7 +329,7 @@ def test_a_strangers_text_in_a_fault_cannot_steer_the_terminal(result_path: Path
 def test_verification_needs_no_data_set_and_no_torch(result_path: Path):
     code = (
         "import sys, socket\n"
-        "socket.socket = None\n"
+        "socket.socket.connect = socket.getaddrinfo = None\n"
         "from pathlib import Path\n"
         "from unlearnbench.results.verification import verify\n"
         "assert verify(Path(sys.argv[1])) == []\n"

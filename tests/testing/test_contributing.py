@@ -12,7 +12,7 @@ from unlearnbench.method import Method
 from unlearnbench.testing import check_method
 
 TEXT = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+BLOCKS = re.findall(r"```python(?: title=\S+)?\n(.*?)```", TEXT, re.DOTALL)
 #: Class of an example, and what makes it quick.
 EXAMPLES = {"Shrink": {}, "Ascend": {"epochs": 1, "batch_size": 2, "warmup_epochs": 0}}
 
