@@ -7,6 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Under nohup, or in the background of a script, all that is started ignores the signals that end a
@@ -17,6 +18,10 @@ if threading.current_thread() is threading.main_thread():
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             default = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
             signal.signal(number, default)
+
+# A busy machine makes no test fail: timings are benchmarks' business.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

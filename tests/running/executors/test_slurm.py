@@ -122,7 +122,7 @@ def test_an_array_asks_for_what_was_said_and_its_states_are_told(
         )
     asked = dict(re.findall(r"#SBATCH --([\w-]+)=(\S+)", (tmp_path / "submitted").read_text()))
     told = {"partition": "gpu", "gpus-per-node": "1", "mail-type": "END", "array": "0-2%2"}
-    told |= {"cpus-per-task": "3", "time": "17", "mem": "5017MB"}  # 2 + 15 min; 4.9 GiB
+    told |= {"cpus-per-task": "3", "time": "18", "mem": "5017MB"}  # 2 * 1.5 + 15 min; 4.9 GiB
     assert asked.items() >= told.items()
     assert [(e.kind, e.job.seed, e.fields["status"]) for e in lost] == [
         ("lost", 0, "timeout"),
