@@ -37,6 +37,7 @@ class Waits(Method):
     stochastic = False
 
     def unlearn(self, model, request, progress=silent):
+        time.sleep(4)
         progress(0, 1, "waits")
         with locked(cache_folder() / "shared"):
             return model
