@@ -12,8 +12,8 @@ from unlearnbench.results.store import load_result, result_files
 ROOT = Path(__file__).parents[2]
 ROOMS = ("unlearnbench", "methods", "tasks", "probes", "leaderboard")
 
-#: Where the wall clock may be read: when a result was made, whether that time has come, and how old a
-#: file is.
+#: Where the wall clock may be read: when a result was made, whether that time has come, and how old
+#: a file is.
 DATES = {
     "unlearnbench/cache_rooms.py",
     "unlearnbench/running/job.py",
