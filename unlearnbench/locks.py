@@ -29,10 +29,14 @@ _POLL = 0.1
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
-_told_of_waiting: Callable[[bool], None] | None = None
+def _tell_nobody(waits: bool) -> None:
+    pass
 
 
-def tell_of_waiting(listener: Callable[[bool], None] | None) -> None:
+_told_of_waiting: Callable[[bool], None] = _tell_nobody
+
+
+def tell_of_waiting(listener: Callable[[bool], None]) -> None:
     """Has `listener` told when this process begins to wait for another (True), and ends (False)."""
     global _told_of_waiting
     _told_of_waiting = listener
@@ -102,12 +106,11 @@ def _acquire(held: FileLock, patience: float) -> None:
     except Timeout:
         if not patience:
             raise
-        tell = _told_of_waiting or (lambda waits: None)
-        tell(True)
+        _told_of_waiting(True)
         try:
             held.acquire(timeout=patience, poll_interval=_POLL)
         finally:
-            tell(False)
+            _told_of_waiting(False)
 
 
 def _holder(file: Path) -> str:

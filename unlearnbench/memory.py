@@ -6,7 +6,8 @@ of a control group that goes over the group's limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,13 +37,26 @@ def free_memory(groups: Path = _GROUPS, own: Path = _OWN_GROUPS) -> int:
     """
     left = [psutil.virtual_memory().available, *_left_in_groups(groups, own)]
     if _allowed is not None:
-        process = psutil.Process()
-        used = process.memory_info().rss
-        for child in process.children(recursive=True):
-            with suppress(psutil.Error):
-                used += child.memory_info().rss
-        left.append(_allowed - used)
+        left.append(_allowed - in_memory(family(os.getpid())))
     return max(0, min(left))
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it has started, and they have; empty where it has ended."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def in_memory(processes: Sequence[psutil.Process]) -> int:
+    """Bytes that these processes have in memory; those that have ended have none."""
+    used = 0
+    for process in processes:
+        with suppress(psutil.Error):
+            used += process.memory_info().rss
+    return used
 
 
 def _left_in_groups(groups: Path, own: Path) -> Iterator[int]:

@@ -76,11 +76,8 @@ def _label(distribution: importlib.metadata.Distribution) -> str | None:
         return EDITED
     # Conda leaves the folder in which its servers built a package.
     of_conda = (distribution.read_text("INSTALLER") or "").strip() == "conda"
-    return (
-        LOCAL
-        if not of_conda and str(_origin(distribution).get("url")).startswith("file:")
-        else None
-    )
+    of_this_machine = str(_origin(distribution).get("url")).startswith("file:")
+    return LOCAL if of_this_machine and not of_conda else None
 
 
 def _is_editable(distribution: importlib.metadata.Distribution) -> bool:

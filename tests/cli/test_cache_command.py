@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from unlearnbench import cache_folder, cached_tensors, content_key
 from unlearnbench.cache import locked
 from unlearnbench.cli import cli
-from unlearnbench.cli.cache import size
+from unlearnbench.cli.quantities import byte_size
 
 
 def call(*words: str) -> Result:
@@ -194,4 +194,4 @@ def test_what_to_remove_without_to_remove_is_asked_about() -> None:
     ],
 )
 def test_bytes_are_told_for_people(count: int, told: str) -> None:
-    assert size(count) == told
+    assert byte_size(count) == told

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearnbench.cli.quantities import byte_size
+
 if TYPE_CHECKING:
     from unlearnbench.cache_rooms import Contents
 
@@ -41,12 +43,12 @@ def command(clear: bool, rooms: tuple[str, ...], days: float) -> None:
 
     if not clear and (rooms or days):
         raise UserError("--room and --older-than say what to remove: add --clear.")
-    click.echo(click.format_filename(cache_folder()))
     found = cache_rooms.clear(rooms, days) if clear else cache_rooms.rooms()
+    click.echo(click.format_filename(cache_folder()))
     width = max((len(each.room) for each in found), default=0)
     for each in found:
         click.echo(f"  {each.room:{width}}  {_told(each)}")
-    total = size(sum(each.size for each in found))
+    total = byte_size(sum(each.size for each in found))
     click.echo(f"{total} removed." if clear else f"{total} in all.")
     if any(each.fixed for each in found):
         sys.exit(1)
@@ -55,19 +57,9 @@ def command(clear: bool, rooms: tuple[str, ...], days: float) -> None:
 def _told(contents: Contents) -> str:
     from unlearnbench.errors import counted
 
-    told = f"{counted(contents.items, 'item')}, {size(contents.size)}"
+    told = f"{counted(contents.items, 'item')}, {byte_size(contents.size)}"
     if contents.in_use:
         told += f", {contents.in_use} in use and kept"
     if contents.fixed:
         told += f", {contents.fixed} that could not be removed"
     return told
-
-
-def size(count: int) -> str:
-    """Bytes, for people."""
-    value, unit = float(count), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"

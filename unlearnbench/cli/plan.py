@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unlearnbench.cli.quantities import byte_size, duration
 from unlearnbench.cli.run import seeds_of
 from unlearnbench.cli.study import list_jobs, missing_oracles, study_of, study_options
 
@@ -77,16 +78,5 @@ def _memory(each: Estimate) -> str:
         "a full batch": need.batch,
         "to undo": need.undo,
     }
-    told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items() if size)
-    return f"{_size(need.total)} ({told}; the rest is the process)"
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    told = ", ".join(f"{name} {byte_size(size)}" for name, size in parts.items() if size)
+    return f"{byte_size(need.total)} ({told}; the rest is the process)"

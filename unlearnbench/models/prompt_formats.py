@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Protocol
 
-from jinja2 import TemplateError
-
 from unlearnbench.errors import ModelError, UserError
 
 #: Llama-3 templates print today's date unless one is passed; a score must not change by the day.
@@ -132,6 +130,8 @@ class ChatFormat:
             )
         except Exception as error:  # a template is a program, and may fail in any way
             roles = ", ".join(turn["role"] for turn in turns)
+            from jinja2 import TemplateError  # plans are checked without it
+
             told = str(error) if isinstance(error, TemplateError) else repr(error)
             raise UserError(f"the chat template refuses a chat of {roles}: {told}.") from error
         return str(text)

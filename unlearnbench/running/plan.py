@@ -281,7 +281,7 @@ def _refuse_file(kind: str, name: str) -> None:
     if name.partition(":")[0].endswith(".py"):
         raise UserError(
             f'{kind} "{name}": only a method runs from a file, a {kind} from a package that '
-            f"registers it as an entry point."
+            "registers it as an entry point."
         )
 
 

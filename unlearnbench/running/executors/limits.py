@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import psutil
 
+from unlearnbench.memory import family, in_memory
 from unlearnbench.results.schema import Status
 from unlearnbench.running.executors import Execution
 
@@ -66,28 +67,16 @@ class Limits:
 
 def kill(process: subprocess.Popen[str]) -> None:
     """Kills a process, and all that it has started."""
-    family = _family(process.pid)
+    started = family(process.pid)[1:]
     process.kill()
-    for member in family[1:]:
+    for member in started:
         with suppress(psutil.Error):
             member.kill()
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """The process and all that it has started, and they have."""
-    try:
-        worker = psutil.Process(pid)
-        return [worker, *worker.children(recursive=True)]
-    except psutil.Error:
-        return []  # it has ended
-
-
 def _too_large(pid: int, limit: float) -> tuple[Status, str] | None:
     """What is wrong where the process and its children have more than `limit` GiB in memory."""
-    used = 0
-    for process in _family(pid):
-        with suppress(psutil.Error):
-            used += process.memory_info().rss
+    used = in_memory(family(pid))
     if used <= limit * 2**30:
         return None
     return "out_of_memory", (

@@ -93,8 +93,10 @@ class WorkerProcess:
                 identity = message
                 limits.start()
             elif kind == "waiting":
-                if identity:
-                    limits.stop() if message["waits"] else limits.start()
+                if message["waits"]:
+                    limits.stop()
+                elif identity:  # before that the clock does not run
+                    limits.start()
                 continue
             yield kind, message
             if kind in ENDINGS or kind == "busy":
